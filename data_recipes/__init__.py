@@ -1,0 +1,1 @@
+"""What a model learns from: rows, sources, mixtures. Imports nothing of ours and never runs a model."""

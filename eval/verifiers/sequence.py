@@ -1,0 +1,51 @@
+"""An ordered list of words or numbers, however a person writes it: commas, brackets, bullets or one a line."""
+
+import re
+
+from data_recipes.row import Row
+
+_ITEM_EDGE = " \t\"'`*[](){}.;“”‘’"
+
+
+def _items(text: str) -> list[str]:
+    body = re.sub(r"^\s*(?:\d+[.)]|[-*•])\s+", ",", text, flags=re.M)
+    parts = re.split(r"\s*(?:,|\n|;|->|→|\band\b)\s*", body)
+    return [item for item in (part.strip(_ITEM_EDGE) for part in parts) if item]
+
+
+def _plain(item: str) -> str:
+    try:
+        return f"{float(item):g}"
+    except ValueError:
+        return item.casefold()
+
+
+def read(completion: str, row: Row) -> str | None:
+    """Return the items, separated by commas, of the last bracketed list, else of what follows the last colon.
+
+    Without either it is the whole of a short answer; prose of more than three words an item is unparsed.
+    """
+    text = completion.strip()
+    brackets = re.findall(r"\[([^\[\]]*)\]", text)
+    if brackets:
+        return ", ".join(_items(brackets[-1]))
+    blocks = [block for block in re.split(r":\s|:\n|\n\s*\n", text) if _items(block)]
+    for block in blocks:
+        items = _items(block.split("\n")[0] if "," in block.split("\n")[0] else block)
+        if items and (len(items) > 1 or len(blocks) == 1) and all(len(item.split()) <= 3 for item in items):
+            return ", ".join(items)
+    return None
+
+
+def score(answer: str, row: Row) -> float:
+    """Return 1.0 where the items are the same in the same order (letter case aside), else 0.0."""
+    return float([_plain(i) for i in _items(answer)] == [_plain(i) for i in _items(row.answer or "")])
+
+
+def fault(answer: str, row: Row) -> str:
+    """Name the first place where the answer goes wrong."""
+    given, right = _items(answer), _items(row.answer or "")
+    for place, (mine, wanted) in enumerate(zip(given, right, strict=False), start=1):
+        if _plain(mine) != _plain(wanted):
+            return f"item {place} is {mine} but must be {wanted}"
+    return f"it has {len(given)} item{'s' * (len(given) != 1)} instead of {len(right)}"

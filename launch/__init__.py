@@ -1,0 +1,1 @@
+"""The front door and where it runs: here, through accelerate, through Slurm. May import every room."""

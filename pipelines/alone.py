@@ -1,0 +1,53 @@
+"""`python -m pipelines.STAGE FILE [--set key=value]`: a stage by itself, under accelerate launch too."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from data_recipes.errors import UserError
+from pipelines.experiment import Experiment, load_experiment
+from pipelines.record import stage_record
+
+
+def run_alone(stage: str, run: Callable[[Experiment], None]) -> None:
+    """Parse the command line and run the stage, recording that it finished; a stage already finished is skipped."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m pipelines.{stage}", description=f"Run the {stage} stage of an experiment file."
+    )
+    parser.add_argument("file", type=Path, help="the experiment file")
+    parser.add_argument(
+        "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="override a key"
+    )
+    arguments = parser.parse_args()
+
+    def run_recorded() -> None:
+        experiment = load_experiment(arguments.file, arguments.overrides)
+        with stage_record(experiment, stage) as finished:
+            if not finished:
+                run(experiment)
+
+    guarded(run_recorded)
+
+
+def guarded(action: Callable[[], None]) -> None:
+    """Run `action`; a `UserError` or an operating-system refusal ends in one sentence and exit code 2."""
+    try:
+        action()
+    except UserError as error:
+        print(f"whetstone: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except OSError as error:
+        import errno
+
+        mends = {
+            errno.ENOSPC: "the disk is full; free some space and run the same command again: finished work is kept",
+            errno.EDQUOT: "your disk quota is used up; free some space and run the same command again",
+            errno.EACCES: "permission denied; choose a place you may write to",
+            errno.EROFS: "the file system is read-only; choose another output_dir",
+            errno.EADDRINUSE: "the port is in use; stop what uses it or choose another one",
+        }
+        if error.errno not in mends:
+            raise
+        print(f"whetstone: {error.filename or 'output'}: {mends[error.errno]}", file=sys.stderr)
+        raise SystemExit(2) from None

@@ -1,0 +1,262 @@
+"""The experiment file: one YAML that says what to mix, how to train, what to measure and where to run.
+
+Every key is documented under its field. `sft:` and `grpo:` take TRL's own names beside ours.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+
+from data_recipes.errors import UserError
+from data_recipes.files import fingerprint
+from data_recipes.recipe import Recipe, load_recipe
+from data_recipes.validation import parse_yaml, read_yaml, validated
+from eval.engines import EngineSettings
+from eval.hardware import Dtype
+from pipelines import trl_fields
+
+STAGES = ("critique", "mix", "sft", "grpo", "eval", "leaderboard")
+"""In this order; a stage whose section the file leaves out is skipped."""
+
+
+class Section(BaseModel):
+    """A part of the file: unknown keys are refused and every field's docstring is its documentation."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+
+class LoraSection(Section):
+    """Low-rank adapters (PEFT)."""
+
+    r: int = Field(16, ge=1)
+    """Rank."""
+    lora_alpha: int = Field(32, ge=1)
+    """Scale: the adapter's output is multiplied by lora_alpha / r."""
+    lora_dropout: float = Field(0.0, ge=0, lt=1)
+    """Dropout on the adapter's input."""
+    target_modules: str | list[str] = "all-linear"
+    """Layers that get an adapter."""
+
+
+class CritiqueSection(Section):
+    """Critique rows from verifiers: sample answers, label them, keep right and convincing wrong ones in balance."""
+
+    tasks: list[str] = Field(min_length=1)
+    """Tasks of the recipe whose questions are answered and criticised."""
+    num_questions: int = Field(100, ge=1)
+    """Training questions sampled, a task."""
+    num_samples: int = Field(6, ge=2)
+    """Answers sampled, a question."""
+    num_examples: int = Field(3, ge=0)
+    """Worked examples shown before each question, so that some answers are right."""
+    temperature: float = Field(0.8, gt=0)
+    """Sampling temperature."""
+    max_tokens: int = Field(48, ge=1)
+    """Longest answer, in tokens."""
+    train_rows: int = Field(40, ge=2)
+    """Most critique rows a task to train on; half of them criticise right answers."""
+    heldout_rows: int = Field(20, ge=2)
+    """Most critique rows a task to hold out; half of them criticise right answers."""
+
+
+class TrainingSection(BaseModel):
+    """What SFT and GRPO share. Keys that are not listed here are TRL's."""
+
+    model_config = ConfigDict(extra="allow", use_attribute_docstrings=True)
+    lora: LoraSection | None = None
+    """Train low-rank adapters; absent: train all weights."""
+    dtype: Dtype = "auto"
+    """Type of the weights; auto: bfloat16 where the hardware multiplies it, else float32. Adapters are always float32."""
+
+    @property
+    def trl(self) -> dict[str, Any]:
+        """The keys that go to TRL as they are."""
+        return dict(self.model_extra or {})
+
+
+class SFTSection(TrainingSection):
+    """Supervised fine-tuning on the mixture; other keys are those of TRL's SFTConfig."""
+
+
+class GRPOSection(TrainingSection):
+    """Reinforcement learning with the tasks' verifiers as rewards; other keys are those of TRL's GRPOConfig."""
+
+    tasks: list[str] = []
+    """Tasks of the mixture to train on (``critique/...`` included); empty: all that have a verifier."""
+    stale_logp_difference: float = Field(0.15, gt=0)
+    """Alarm when the mean |log p| gap between trainer and rollout engine exceeds this: the rollouts' weights are old."""
+
+
+class BaselineSection(Section):
+    """A model or rule to compare with."""
+
+    num_examples: int = Field(0, ge=0)
+    """Worked examples before every question, from the training rows of its task."""
+    constant: bool = False
+    """No model: answer every question with its task's most frequent training answer."""
+
+
+class EvalSection(Section):
+    """What is measured, on which models."""
+
+    benchmarks: list[dict[str, Any]] = [{"type": "heldout"}, {"type": "critique"}]
+    """Each has a ``type``, the name of a file in eval/benchmarks/, and that benchmark's own keys."""
+    baselines: dict[str, BaselineSection] = {
+        "base": BaselineSection(),
+        "base, 3 examples": BaselineSection(num_examples=3),
+        "most frequent answer": BaselineSection(constant=True),
+    }
+    """Rows of the leaderboard beside the trained models."""
+
+
+class LaunchSection(Section):
+    """Where the training stages run."""
+
+    num_processes: int = Field(1, ge=1)
+    """Processes of a training stage on this machine; more than one goes through accelerate launch."""
+    strategy: Literal["ddp", "zero2", "zero3"] = "ddp"
+    """How several processes share the work: a file of launch/accelerate/."""
+    partition: str | None = None
+    """Slurm partition (for whetstone submit)."""
+    nodes: int = Field(1, ge=1)
+    """Slurm nodes."""
+    gpus_per_node: int = Field(0, ge=0)
+    """GPUs a Slurm node gives; 0: CPU only."""
+    time: Annotated[str, Field(pattern=r"^(\d+-)?\d{1,3}(:\d{2}){0,2}$")] = "04:00:00"
+    """Slurm time limit, as [days-]hours:minutes:seconds."""
+
+
+class Experiment(Section):
+    """The whole file."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*$")
+    """Names the run folder's title and the Slurm job."""
+    model: str
+    """smollm2-135m-instruct, a hub id (owner/name) or a local folder."""
+    recipe: str
+    """A shipped recipe's name or a path beside this file."""
+    output_dir: str
+    """The run folder, relative to where the command runs."""
+    seed: int = Field(0, ge=0)
+    """Fixes questions, order, initial adapters and sampling."""
+    engine: EngineSettings = EngineSettings()
+    """How completions are generated."""
+    critique: CritiqueSection | None = None
+    """Critique rows; absent: none are made."""
+    sft: SFTSection | None = None
+    """Supervised fine-tuning; absent: skipped."""
+    grpo: GRPOSection | None = None
+    """Reinforcement learning; absent: skipped."""
+    eval: EvalSection | None = None
+    """Evaluation and the leaderboard; absent: skipped."""
+    launch: LaunchSection = LaunchSection()
+    """Where the training stages run."""
+
+    _recipe: Recipe = PrivateAttr()
+    _recipe_path: Path = PrivateAttr()
+
+    @model_validator(mode="after")
+    def _something_to_do(self) -> "Experiment":
+        if self.sft is None and self.grpo is None and self.eval is None and self.critique is None:
+            raise ValueError("nothing to do: give at least one of critique, sft, grpo, eval")
+        return self
+
+    @property
+    def run_dir(self) -> Path:
+        """The run folder, absolute."""
+        return Path(self.output_dir).expanduser().absolute()
+
+    @property
+    def stages(self) -> list[str]:
+        """The stages this file asks for, in order."""
+        wanted = {"critique": self.critique, "sft": self.sft, "grpo": self.grpo, "eval": self.eval}
+        return [stage for stage in STAGES if wanted.get("eval" if stage == "leaderboard" else stage, True) is not None]
+
+    @property
+    def mixture_recipe(self) -> tuple[Recipe, Path]:
+        """The recipe as read, and its file."""
+        return self._recipe, self._recipe_path
+
+    def fingerprint_of(self, stage: str) -> str:
+        """Return what identifies the settings that `stage` and the stages before it depend on."""
+        stages = self.stages[: self.stages.index(stage) + 1]
+        keys = {"model", "seed", "engine", *stages}
+        settings = {key: value for key, value in self.model_dump().items() if key in keys}
+        return fingerprint([settings, self._recipe.model_dump()])
+
+
+trl_fields.SECTION_KEYS.update(sft=tuple(SFTSection.model_fields), grpo=tuple(GRPOSection.model_fields))
+
+
+def load_experiment(path: Path, overrides: list[str] | None = None, check_trl: bool = True) -> Experiment:
+    """Read, override and check an experiment file.
+
+    Args:
+        overrides: ``key=value`` with dots, such as ``sft.learning_rate=1e-4``; values are YAML.
+        check_trl: also check the keys that go to TRL (imports it: seconds).
+
+    Raises:
+        UserError: whatever is wrong with the file, in one sentence.
+    """
+    values = read_yaml(path)
+    for override in overrides or []:
+        _override(values, override)
+    where = str(path) + (" with --set" if overrides else "")
+    experiment = validated(Experiment, values, where)
+    experiment._recipe, experiment._recipe_path = load_recipe(experiment.recipe, beside=path.parent)
+    if check_trl:
+        for name in ("sft", "grpo"):
+            section = getattr(experiment, name)
+            if section is not None:
+                section.__pydantic_extra__ = trl_fields.checked_fields(name, section.trl, where)
+    _check_tasks(experiment, path)
+    return experiment
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise UserError(f"--set {override!r}: write it as key=value, such as sft.learning_rate=1e-4")
+    *parents, last = key.split(".")
+    inner: Any = values
+    for parent in parents:
+        inner = inner.setdefault(parent, {})
+        if not isinstance(inner, dict):
+            raise UserError(f"--set {key}: {parent} holds no keys")
+    inner[last] = parse_yaml(text, f"--set {key}")
+
+
+def _check_tasks(experiment: Experiment, path: Path) -> None:
+    from eval.benchmarks import load_benchmark
+    from eval.verifiers import load_verifier
+
+    recipe, recipe_path = experiment.mixture_recipe
+    for task, settings in recipe.tasks.items():
+        for verifier in settings.verifiers:
+            try:
+                load_verifier(verifier)
+            except UserError as error:
+                raise UserError(f"{recipe_path}, tasks.{task}.verifiers: {error}") from None
+    known = set(recipe.tasks)
+    for task in experiment.critique.tasks if experiment.critique else []:
+        _known_task(task, known, f"{path}: critique.tasks")
+        if not recipe.tasks[task].verifiers:
+            raise UserError(f"{path}: critique.tasks: {task!r} has no verifier to label answers with")
+        known = known | {f"critique/{task}"}
+    for task in experiment.grpo.tasks if experiment.grpo else []:
+        _known_task(task, known, f"{path}: grpo.tasks")
+    for number, settings in enumerate(experiment.eval.benchmarks if experiment.eval else []):
+        where = f"{path}: eval.benchmarks.{number}"
+        try:
+            benchmark = load_benchmark(str(settings.get("type")))
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from None
+        validated(benchmark.Settings, settings, where)
+
+
+def _known_task(task: str, known: set[str], where: str) -> None:
+    if task not in known:
+        from data_recipes.errors import nearest
+
+        raise UserError(f"{where}: unknown task {task!r}{nearest(task, known)}")

@@ -1,0 +1,210 @@
+"""Multi-task GRPO with the tasks' verifiers as rewards, rollouts by vLLM, weights synced before every generation.
+
+Runs as a stage of ``whetstone run FILE``, alone with ``whetstone grpo FILE``, or under accelerate launch with
+``-m pipelines.grpo FILE``. Starts from the SFT stage's model where there is one, else from the experiment's model.
+
+TRL's GRPOTrainer does the optimisation. Ours: one router that hands every completion to its row's verifiers, rewards
+logged by task, the weight sync that vLLM's CPU backend needs, and an alarm for stale rollouts.
+"""
+
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from transformers import PrinterCallback, TrainerCallback, set_seed
+from trl import GRPOConfig, GRPOTrainer
+
+from data_recipes.errors import UserError
+from data_recipes.files import JsonlLog
+from data_recipes.mixture import TRAIN, read_mixture
+from data_recipes.progress import say
+from data_recipes.row import Row
+from eval.hardware import concrete_dtype
+from eval.models import resolve_model
+from eval.verifiers import verify
+from pipelines.experiment import Experiment, GRPOSection
+from pipelines.training import (
+    RunFolder,
+    drop_after,
+    load_for_training,
+    newest_checkpoint,
+    peft_config,
+    save_final,
+    step_of,
+    trl_arguments,
+)
+
+STALENESS = "sampling/sampling_logp_difference/mean"
+
+
+def reward_by_verifier(rollouts: JsonlLog | None) -> Callable[..., list[float | None]]:
+    """Return the reward function: each completion's score by its row's own verifiers, logged by task.
+
+    An unparsed completion gets None: TRL leaves it out of its group and its advantage is zero. It is counted.
+    """
+
+    def reward(completions: list, row: list[str], trainer_state: Any, log_metric: Any, **_: Any) -> list[float | None]:
+        scores: list[float | None] = []
+        by_task: dict[str, list[float | None]] = defaultdict(list)
+        for completion, serialised in zip(completions, row, strict=True):
+            one = Row.model_validate_json(serialised)
+            text = completion if isinstance(completion, str) else completion[-1]["content"]
+            score = verify(one, text).score
+            scores.append(score)
+            by_task[one.task].append(score)
+            if rollouts is not None:
+                line = {
+                    "step": trainer_state.global_step + 1,
+                    "task": one.task,
+                    "id": one.id,
+                    "completion": text,
+                    "reward": score,
+                }
+                rollouts.append(line)
+        for task, of_task in sorted(by_task.items()):
+            parsed = [score for score in of_task if score is not None]
+            if parsed:
+                log_metric(f"reward/{task}", sum(parsed) / len(parsed))
+            log_metric(f"unparsed/{task}", 1 - len(parsed) / len(of_task))
+        return scores
+
+    return reward
+
+
+class StaleRollouts(TrainerCallback):
+    """Raises the alarm when the rollout engine's log-probabilities drift from the trainer's."""
+
+    def __init__(self, limit: float) -> None:
+        self._limit = limit
+
+    def on_log(self, args, state, control, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+        """Compare the logged gap with the limit."""
+        gap = (logs or {}).get(STALENESS)
+        if gap is not None and gap > self._limit and state.is_world_process_zero:
+            logs["stale_rollouts"] = gap
+            say(
+                f"  ALARM step {state.global_step}: {STALENESS} is {gap:.3f}, over {self._limit}: rollouts use old weights"
+            )
+
+
+@contextmanager
+def _engine_as_configured(dtype: str) -> Iterator[None]:
+    """Let TRL start its colocated vLLM engine in our dtype, without compilation on the CPU: it offers no setting."""
+    from trl.generation import vllm_generation
+    from vllm.platforms import current_platform
+
+    original = vllm_generation.LLM
+    vllm_generation.LLM = partial(original, dtype=dtype, enforce_eager=current_platform.is_cpu())
+    try:
+        yield
+    finally:
+        vllm_generation.LLM = original
+
+
+def sync_weights_on_cpu(generation: Any) -> None:
+    """Hand the trainer's weights to vLLM's CPU backend.
+
+    That backend repacks its linear layers, so TRL's load_weights finds no loader; reloading through the model runner
+    repacks again. The clones are needed because adapters are un-merged once the iteration ends.
+    """
+    weights = [(name, parameter.clone()) for name, parameter in generation._iter_named_params()]
+    runner = generation.llm.llm_engine.model_executor.driver_worker.model_runner
+    runner.reload_weights(weights_iterator=iter(weights))
+    generation.llm.reset_prefix_cache()
+
+
+def train(experiment: Experiment) -> None:
+    """Run or resume the GRPO stage in the experiment's run folder.
+
+    Raises:
+        UserError: the mixture or the SFT model is missing, or no row of the chosen tasks can be judged.
+    """
+    from datasets import Dataset
+
+    section = experiment.grpo
+    if section is None:
+        raise UserError(f"{experiment.name}: the file has no grpo section")
+    folder = experiment.run_dir / "grpo"
+    rows = _prompts(experiment, section)
+    base = str(experiment.run_dir / "sft" / "model") if experiment.sft else experiment.model
+    if experiment.sft and not os.path.isdir(base):
+        raise UserError(
+            f"{base}: the SFT stage has not finished; run 'whetstone run FILE' or 'whetstone sft FILE' first"
+        )
+    base = resolve_model(base)
+    use_vllm = experiment.engine.type == "vllm"
+    if use_vllm:
+        from eval.engines.vllm import prepare_environment
+
+        prepare_environment(experiment.engine.kv_cache_gb)
+    defaults = {
+        "logging_steps": 1,
+        "save_steps": 5,
+        "beta": 0.0,
+        "use_vllm": use_vllm,
+        "vllm_mode": "colocate",
+        "vllm_max_model_length": experiment.engine.max_model_len,
+        "vllm_gpu_memory_utilization": min(experiment.engine.gpu_memory_utilization, 0.3),
+        "log_completions": False,
+    }
+    arguments = GRPOConfig(
+        **trl_arguments(section, folder, experiment.seed, **{k: v for k, v in defaults.items() if k not in section.trl})
+    )
+    set_seed(experiment.seed)
+    model, tokenizer = load_for_training(base, section)
+    first = arguments.process_index == 0
+    checkpoint = newest_checkpoint(folder)
+    if first:
+        drop_after(folder / "metrics.jsonl", step_of(checkpoint))
+        drop_after(folder / "rollouts.jsonl", step_of(checkpoint))
+    rollouts = JsonlLog(folder / "rollouts.jsonl") if first else None
+    dataset = [{"prompt": row.prompt, "row": row.model_dump_json()} for row in rows]
+
+    def start() -> GRPOTrainer:
+        return GRPOTrainer(
+            model=model,
+            args=arguments,
+            reward_funcs=reward_by_verifier(rollouts),
+            train_dataset=Dataset.from_list(dataset),
+            processing_class=tokenizer,
+            peft_config=peft_config(section.lora),
+            callbacks=[StaleRollouts(section.stale_logp_difference), RunFolder(folder, "grpo", step_of(checkpoint))],
+        )
+
+    if use_vllm and arguments.vllm_mode == "colocate":
+        with _engine_as_configured(concrete_dtype(experiment.engine.dtype)):
+            trainer = start()
+        from vllm.platforms import current_platform
+
+        if current_platform.is_cpu():
+            trainer.vllm_generation.sync_weights = partial(sync_weights_on_cpu, trainer.vllm_generation)
+    else:
+        trainer = start()
+    if first:
+        say(f"  {len(rows)} prompts of {len({row.task for row in rows})} tasks")
+        if checkpoint:
+            say(f"  resuming from step {step_of(checkpoint)}")
+    trainer.remove_callback(PrinterCallback)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    save_final(trainer, tokenizer, folder, base)
+
+
+def _prompts(experiment: Experiment, section: GRPOSection) -> list[Row]:
+    rows = [row for row in read_mixture(experiment.run_dir / "mixture", TRAIN) if row.verifiers]
+    if section.tasks:
+        missing = set(section.tasks) - {row.task for row in rows}
+        if missing:
+            raise UserError(f"grpo.tasks: the mixture has no judgeable rows of {', '.join(sorted(missing))}")
+        rows = [row for row in rows if row.task in section.tasks]
+    if not rows:
+        raise UserError("grpo: no row of the mixture names a verifier, so nothing can be rewarded")
+    return rows
+
+
+if __name__ == "__main__":
+    from pipelines.alone import run_alone
+
+    run_alone("grpo", train)

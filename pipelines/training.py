@@ -1,0 +1,147 @@
+"""What SFT and GRPO share: arguments, checkpoints that are known to be whole, metrics, progress, the final model."""
+
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+
+from data_recipes.files import JsonlLog, folder_written_atomically, read_json, write_atomically, write_json
+from data_recipes.progress import Bar, say
+from eval.hardware import concrete_dtype
+from pipelines.experiment import LoraSection, TrainingSection
+
+COMPLETE = "complete.json"
+
+
+def trl_arguments(section: TrainingSection, folder: Path, seed: int, **ours: Any) -> dict[str, Any]:
+    """Return the arguments of a TRL config: our defaults, the file's own keys over them, what only we decide on top."""
+    import torch
+
+    on_gpu = torch.cuda.is_available()
+    defaults = {
+        "report_to": "none",
+        "logging_steps": 5,
+        "save_strategy": "steps",
+        "save_steps": 25,
+        "save_total_limit": 2,
+        "bf16": concrete_dtype(section.dtype) == "bfloat16",
+        "gradient_checkpointing": False,
+        "use_cpu": not on_gpu,
+        "dataloader_pin_memory": on_gpu,
+        "ddp_find_unused_parameters": False,
+        "disable_tqdm": True,
+        "lr_scheduler_type": "linear",
+        "warmup_steps": 5,
+        "weight_decay": 0.0,
+    }
+    return {**defaults, **section.trl, "output_dir": str(folder / "checkpoints"), "seed": seed, **ours}
+
+
+def peft_config(lora: LoraSection | None) -> Any:
+    """Return PEFT's config for the section, or None for full fine-tuning."""
+    if lora is None:
+        return None
+    from peft import LoraConfig
+
+    return LoraConfig(task_type="CAUSAL_LM", **lora.model_dump())
+
+
+def load_for_training(model: str, section: TrainingSection) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load weights in the section's dtype, and the tokenizer with a padding token."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return AutoModelForCausalLM.from_pretrained(model, dtype=concrete_dtype(section.dtype)), tokenizer
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """Return the newest whole checkpoint under `folder`/checkpoints; half-written ones are named and removed."""
+    checkpoints = sorted((folder / "checkpoints").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    while checkpoints:
+        newest = checkpoints.pop()
+        if (newest / COMPLETE).exists():
+            return newest
+        say(f"  {newest.name} was cut off while it was written; going back to the one before")
+        shutil.rmtree(newest)
+    return None
+
+
+def drop_after(path: Path, step: int) -> None:
+    """Keep only the lines of a JSON Lines log whose step is at most `step`: the rest will be made again."""
+    if path.exists():
+        log = JsonlLog(path)
+        log.close()
+        kept = [row for row in log.rows if row["step"] <= step]
+        if len(kept) < len(log.rows):
+            import json
+
+            write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
+
+
+def step_of(checkpoint: Path | None) -> int:
+    """Return the optimiser step a checkpoint was written at; 0 for none."""
+    return read_json(checkpoint / COMPLETE)["step"] if checkpoint else 0
+
+
+class RunFolder(TrainerCallback):
+    """Writes metrics.jsonl, shows progress, and marks a checkpoint whole once everything in it is on disk."""
+
+    def __init__(self, folder: Path, stage: str, resumed_step: int) -> None:
+        self._folder, self._stage, self._resumed = folder, stage, resumed_step
+
+    def on_train_begin(self, args, state, control, **kwargs: Any) -> None:
+        """Open the metrics log and the progress bar."""
+        if state.is_world_process_zero:
+            self._log = JsonlLog(self._folder / "metrics.jsonl")
+            self._bar = Bar(self._stage, state.max_steps, self._resumed).__enter__()
+            self._note = ""
+            self._start = time.monotonic()
+
+    def on_log(self, args, state, control, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+        """Append one line of metrics."""
+        if state.is_world_process_zero and logs:
+            seconds = round(time.monotonic() - self._start, 1)
+            self._log.append({"step": state.global_step, "seconds": seconds, **logs})
+            shown = {"loss": "loss", "reward": "reward"}
+            self._note = ", ".join(
+                f"{name} {logs[key]:.3f}" for key, name in shown.items() if logs.get(key) is not None
+            )
+
+    def on_step_end(self, args, state, control, **kwargs: Any) -> None:
+        """Advance the bar."""
+        if state.is_world_process_zero:
+            self._bar.advance(self._note)
+
+    def on_save(self, args, state, control, **kwargs: Any) -> None:
+        """Mark the checkpoint as whole."""
+        if state.is_world_process_zero:
+            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            write_json(folder / COMPLETE, {"step": state.global_step})
+
+    def on_train_end(self, args, state, control, **kwargs: Any) -> None:
+        """Close both."""
+        if state.is_world_process_zero:
+            self._bar.__exit__()
+            self._log.close()
+
+
+def save_final(trainer: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, base: str) -> None:
+    """Write `folder`/adapter (where there is one) and `folder`/model: the merged weights that any engine loads."""
+    from peft import PeftModel
+
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if not trainer.accelerator.is_main_process:
+        return
+    if isinstance(model, PeftModel):
+        for config in model.peft_config.values():
+            config.base_model_name_or_path = base
+        with folder_written_atomically(folder / "adapter") as temporary:
+            model.save_pretrained(temporary)
+        model = model.merge_and_unload()
+    with folder_written_atomically(folder / "model") as temporary:
+        model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
