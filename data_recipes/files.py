@@ -94,7 +94,7 @@ class JsonlLog:
             if len(whole) < len(content):
                 write_atomically(path, whole)
         self.rows = read_jsonl(path) if path.exists() else []
-        self._file = open(path, "a", buffering=1)
+        self._file = open(path, "a", buffering=1)  # noqa: SIM115 - kept open between lines
 
     def append(self, row: dict[str, Any]) -> None:
         """Add one line; it is in the operating system's hands when this returns."""

@@ -87,7 +87,7 @@ def epoch_order(seed: int, epoch: int, num_rows: int) -> list[int]:
 
 
 def find_leaks(train: Iterable[Row], heldout: Iterable[Row]) -> dict[str, str]:
-    """Return {training row id: held-out row id} wherever a held-out question's normalised text occurs in a training row.
+    """Return {training row id: held-out row id} wherever a held-out question's text occurs, normalised, in training.
 
     It looks inside every turn, so that a critique of an answer to a held-out question is found too. A question counts
     as occurring only between word boundaries: ``3 + 5`` does not occur in ``13 + 5``.
@@ -182,6 +182,6 @@ def read_mixture(folder: Path, name: str) -> list[Row]:
     path = folder / name
     if not path.exists() or sha256(path) != manifest["files"][name]:
         raise UserError(
-            f"{path}: truncated or changed since it was built; delete the folder {folder} and run the same command again"
+            f"{path}: truncated or changed since it was built; delete {folder} and run the same command again"
         )
     return [Row.model_validate({**row, "meta": json.loads(row["meta"])}) for row in pq.read_table(path).to_pylist()]

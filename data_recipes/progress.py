@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 SECONDS_BETWEEN_LINES = 10.0
@@ -12,6 +12,13 @@ SECONDS_BETWEEN_LINES = 10.0
 def say(message: str) -> None:
     """Print one plain line at once."""
     print(message, flush=True)
+
+
+def console() -> Any:
+    """Return a Rich console for tables: as wide as the terminal, and wide enough for a table in a log file."""
+    from rich.console import Console
+
+    return Console() if sys.stdout.isatty() else Console(width=130)
 
 
 class Bar:

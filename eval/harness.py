@@ -1,7 +1,7 @@
 """Benchmarks x models -> run folders: every completion is on disk as soon as it is finished, and scored afterwards.
 
-``<folder>/<model>/samples.jsonl`` holds one line a completion with everything that made it; ``results.json`` is computed
-from it alone. Running again keeps every stored completion and generates only the missing ones.
+``<folder>/<model>/samples.jsonl`` holds one line a completion with everything that made it; ``results.json``
+is computed from it alone. Running again keeps every stored completion and generates only the missing ones.
 """
 
 import re

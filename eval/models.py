@@ -31,18 +31,30 @@ def resolve_model(name: str) -> str:
         UserError: the name is a path to a folder that is missing or holds no model, or the embedded model's package is
             missing or damaged.
     """
+    check_model_name(name)
     if name in EMBEDDED:
         return str(_convert(name))
+    path = Path(name).expanduser()
+    return str(path) if path.is_dir() else name
+
+
+def check_model_name(name: str) -> None:
+    """Refuse a name that can be no model, before anything is started.
+
+    Raises:
+        UserError: the name is a path to a folder that is missing or holds no model.
+    """
+    if name in EMBEDDED:
+        return
     path = Path(name).expanduser()
     if path.is_dir():
         if not (path / "config.json").exists():
             raise UserError(f"{name}: this folder holds no model (no config.json)")
-        return str(path)
+        return
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
         raise UserError(
             f"model {name!r}: no such folder; give an existing one, a hub id (owner/name) or {list(EMBEDDED)[0]}"
         )
-    return name
 
 
 def _convert(name: str) -> Path:

@@ -37,9 +37,8 @@ def examine() -> None:
         from eval.hardware import concrete_dtype
 
         gpus = torch.cuda.device_count()
-        say(
-            f"ok       {f'{gpus} GPU(s)' if gpus else f'no GPU: {os.cpu_count()} CPU cores'}, dtype auto is {concrete_dtype('auto')}"
-        )
+        found = f"{gpus} GPU(s)" if gpus else f"{os.cpu_count()} CPU cores, no GPU"
+        say(f"ok       {found}; dtype auto is {concrete_dtype('auto')}")
     for name in EMBEDDED:
         try:
             say(f"ok       model {name}: {resolve_model(name)}")

@@ -4,6 +4,7 @@ import ctypes
 import fcntl
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import sys
@@ -130,6 +131,8 @@ def stage_environment(experiment: Experiment, stage: str) -> dict[str, str]:
         "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes)),
         "TOKENIZERS_PARALLELISM": "false",
     }
+    if shutil.which("nvidia-smi") is None:
+        environment["DS_ACCELERATOR"] = "cpu"  # else DeepSpeed looks for one and says so on stdout
     if experiment.model in EMBEDDED or Path(experiment.model).is_dir():
         environment["HF_HUB_OFFLINE"] = "1"
     return {**environment, **os.environ}

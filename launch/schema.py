@@ -75,7 +75,7 @@ def reference() -> str:
         parts.append("")
     for name in ("sft", "grpo"):
         parts += [
-            f"Every other key of `{name}:` is a field of TRL's `{config_class(name).__name__}` and goes to TRL as it is.",
+            f"Every other key of `{name}:` is a field of TRL's `{config_class(name).__name__}`, passed on as it is.",
             "",
         ]
     return "\n".join(parts)

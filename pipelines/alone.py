@@ -45,6 +45,7 @@ def guarded(action: Callable[[], None]) -> None:
             errno.EDQUOT: "your disk quota is used up; free some space and run the same command again",
             errno.EACCES: "permission denied; choose a place you may write to",
             errno.EROFS: "the file system is read-only; choose another output_dir",
+            errno.ENOTDIR: "a file stands where a folder is needed; choose another output_dir",
             errno.EADDRINUSE: "the port is in use; stop what uses it or choose another one",
         }
         if error.errno not in mends:

@@ -14,6 +14,7 @@ from data_recipes.recipe import Recipe, load_recipe
 from data_recipes.validation import parse_yaml, read_yaml, validated
 from eval.engines import EngineSettings
 from eval.hardware import Dtype
+from eval.models import check_model_name
 from pipelines import trl_fields
 
 STAGES = ("critique", "mix", "sft", "grpo", "eval", "leaderboard")
@@ -67,7 +68,7 @@ class TrainingSection(BaseModel):
     lora: LoraSection | None = None
     """Train low-rank adapters; absent: train all weights."""
     dtype: Dtype = "auto"
-    """Type of the weights; auto: bfloat16 where the hardware multiplies it, else float32. Adapters are always float32."""
+    """Type of the weights; auto: bfloat16 where the hardware multiplies it, else float32. Adapters are float32."""
 
     @property
     def trl(self) -> dict[str, Any]:
@@ -85,7 +86,7 @@ class GRPOSection(TrainingSection):
     tasks: list[str] = []
     """Tasks of the mixture to train on (``critique/...`` included); empty: all that have a verifier."""
     stale_logp_difference: float = Field(0.15, gt=0)
-    """Alarm when the mean |log p| gap between trainer and rollout engine exceeds this: the rollouts' weights are old."""
+    """Alarm when the mean gap in log p between trainer and rollout engine exceeds this: its weights are old."""
 
 
 class BaselineSection(Section):
@@ -205,6 +206,7 @@ def load_experiment(path: Path, overrides: list[str] | None = None, check_trl: b
     where = str(path) + (" with --set" if overrides else "")
     experiment = validated(Experiment, values, where)
     experiment._recipe, experiment._recipe_path = load_recipe(experiment.recipe, beside=path.parent)
+    check_model_name(experiment.model)
     if check_trl:
         for name in ("sft", "grpo"):
             section = getattr(experiment, name)

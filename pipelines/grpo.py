@@ -22,6 +22,7 @@ from data_recipes.files import JsonlLog
 from data_recipes.mixture import TRAIN, read_mixture
 from data_recipes.progress import say
 from data_recipes.row import Row
+from eval.engines.vllm import platform_arguments, prepare_environment
 from eval.hardware import concrete_dtype
 from eval.models import resolve_model
 from eval.verifiers import verify
@@ -85,19 +86,18 @@ class StaleRollouts(TrainerCallback):
         gap = (logs or {}).get(STALENESS)
         if gap is not None and gap > self._limit and state.is_world_process_zero:
             logs["stale_rollouts"] = gap
-            say(
-                f"  ALARM step {state.global_step}: {STALENESS} is {gap:.3f}, over {self._limit}: rollouts use old weights"
-            )
+            say(f"  ALARM step {state.global_step}: {STALENESS} {gap:.3f} > {self._limit}: rollouts use old weights")
 
 
 @contextmanager
 def _engine_as_configured(dtype: str) -> Iterator[None]:
-    """Let TRL start its colocated vLLM engine in our dtype, without compilation on the CPU: it offers no setting."""
+    """Let TRL start its colocated vLLM engine with our dtype and CPU arguments: it offers no setting for them."""
     from trl.generation import vllm_generation
-    from vllm.platforms import current_platform
 
     original = vllm_generation.LLM
-    vllm_generation.LLM = partial(original, dtype=dtype, enforce_eager=current_platform.is_cpu())
+    vllm_generation.LLM = lambda **theirs: original(
+        **{**theirs, **platform_arguments(theirs["max_model_len"]), "dtype": dtype}
+    )
     try:
         yield
     finally:
@@ -137,8 +137,6 @@ def train(experiment: Experiment) -> None:
     base = resolve_model(base)
     use_vllm = experiment.engine.type == "vllm"
     if use_vllm:
-        from eval.engines.vllm import prepare_environment
-
         prepare_environment(experiment.engine.kv_cache_gb)
     defaults = {
         "logging_steps": 1,

@@ -2,7 +2,7 @@
 
 from data_recipes.errors import UserError
 from data_recipes.mixture import build_mixture
-from data_recipes.progress import say
+from data_recipes.progress import console, say
 from data_recipes.row import Row
 from eval.models import resolve_model
 from pipelines.experiment import Experiment
@@ -36,7 +36,6 @@ def mix(experiment: Experiment) -> None:
 
 def show(manifest: dict) -> None:
     """Print the mixture's account as a table."""
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(title="mixture", title_justify="left")
@@ -54,8 +53,6 @@ def show(manifest: dict) -> None:
             f"{counts['heldout_rows']}",
             f"{counts['distinct_answers']}",
         )
-    Console(soft_wrap=False).print(table)
-    say(
-        f"  no held-out question occurs in training ({len(manifest['removed_because_of_a_heldout_question'])} rows removed"
-        " because one did)"
-    )
+    console().print(table)
+    left_out = len(manifest["removed_because_of_a_heldout_question"])
+    say(f"  no held-out question occurs in training ({left_out} rows left out because one did)")

@@ -25,6 +25,8 @@ def read_record(experiment: Experiment, stage: str) -> dict[str, Any] | None:
     if not path.exists():
         return None
     record = read_json(path)
+    if not record["finished"] and not any(one.name != RECORD for one in path.parent.iterdir()):
+        return None  # it failed before it made anything: whatever settings it had do not bind
     if record["fingerprint"] != experiment.fingerprint_of(stage):
         raise UserError(
             f"{experiment.run_dir / stage}: made with other settings than the file has now; give another output_dir"
@@ -35,7 +37,7 @@ def read_record(experiment: Experiment, stage: str) -> dict[str, Any] | None:
 
 @contextmanager
 def stage_record(experiment: Experiment, stage: str) -> Iterator[bool]:
-    """Yield whether the stage is finished already; record when it starts and, if the block ends well, that it finished."""
+    """Yield whether the stage is finished already; record its start and, if the block ends well, its finish."""
     record = read_record(experiment, stage)
     if record and record["finished"]:
         yield True

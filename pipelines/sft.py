@@ -1,10 +1,10 @@
 """Multi-task supervised fine-tuning on a mixture, with the loss of every task.
 
 Runs as a stage of ``whetstone run FILE``, alone with ``whetstone sft FILE``, or on several processes with
-``accelerate launch --config_file launch/accelerate/ddp.yaml -m pipelines.sft FILE``: the same file, the same rows a step.
+``accelerate launch --config_file launch/accelerate/ddp.yaml -m pipelines.sft FILE``: the same file, the same rows.
 
 On top of TRL's SFTTrainer: rows keep their task id, batches hold rows of like length in an order that is a pure
-function of the seed (`multitask.order`), and per-task losses come from the training forward pass (`multitask.task_loss`).
+function of the seed (`multitask.order`), and the tasks' losses come from the forward pass that trains.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Critique accuracy: is a sampled answer to a held-out question right or wrong? Classes are balanced, chance is 50 %."""
+"""Critique accuracy: is a sampled answer to a held-out question right or wrong? Balanced classes, so chance is 50 %."""
 
 from pathlib import Path
 

@@ -1,6 +1,9 @@
 """The held-out questions of a mixture's instruction and domain tasks."""
 
+from collections import defaultdict
 from pathlib import Path
+
+from pydantic import Field
 
 from data_recipes.mixture import HELDOUT, read_mixture
 from data_recipes.row import Row
@@ -8,9 +11,15 @@ from eval.benchmarks import BenchmarkSettings
 
 
 class Settings(BenchmarkSettings):
-    """No settings of its own."""
+    """``items_per_task`` bounds how many questions of each task are asked; 0: all."""
+
+    items_per_task: int = Field(0, ge=0)
 
 
 def items(settings: Settings, mixture: Path) -> list[Row]:
-    """Return the held-out rows that are not critiques."""
-    return [row for row in read_mixture(mixture, HELDOUT) if row.kind != "critique"]
+    """Return the first held-out rows of every task that is not a critique."""
+    by_task: dict[str, list[Row]] = defaultdict(list)
+    for row in read_mixture(mixture, HELDOUT):
+        if row.kind != "critique":
+            by_task[row.task].append(row)
+    return [row for rows in by_task.values() for row in rows[: settings.items_per_task or None]]

@@ -25,7 +25,7 @@ class EngineSettings(BaseModel):
     """Longest prompt and completion together, in tokens."""
     max_num_seqs: int = Field(128, ge=1)
     """Sequences generated at the same time."""
-    kv_cache_gb: float = Field(1.0, gt=0)
+    kv_cache_gb: int = Field(1, ge=1)
     """CPU memory for the key-value cache, in GiB (on a GPU see gpu_memory_utilization)."""
     gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
     """Share of a GPU's memory that vLLM may take."""

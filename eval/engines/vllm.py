@@ -2,13 +2,14 @@
 
 import os
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from data_recipes.errors import UserError
 from eval.engines import Completion, EngineSettings, Request, chat_prompt
 from eval.hardware import concrete_dtype
 
 
-def prepare_environment(kv_cache_gb: float) -> None:
+def prepare_environment(kv_cache_gb: int) -> None:
     """Set what vLLM reads from the environment; has to run before vLLM is imported."""
     defaults = {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # one process: weights can be handed over, a kill leaves no orphan
@@ -22,6 +23,21 @@ def prepare_environment(kv_cache_gb: float) -> None:
         os.environ.setdefault(name, value)
 
 
+def platform_arguments(max_model_len: int) -> dict[str, Any]:
+    """Return the engine arguments that differ on the CPU."""
+    from vllm.platforms import current_platform
+
+    if not current_platform.is_cpu():
+        return {}
+    return {
+        "enforce_eager": True,  # compiling takes longer than it saves on small runs
+        "block_size": 32,  # the smallest there is; with the default of 128 short prompts share no prefix
+        # vLLM rewinds a request's generator after a partial prefill, which a seeded CPU generator cannot do
+        "enable_chunked_prefill": False,
+        "max_num_batched_tokens": max(max_model_len, 4096),
+    }
+
+
 class VLLMEngine:
     """One vLLM engine; see `eval.engines.Engine`."""
 
@@ -31,8 +47,6 @@ class VLLMEngine:
             from vllm import LLM
         except ImportError:
             raise UserError("vLLM is not installed; type 'make setup', or set engine.type to transformers") from None
-        from vllm.platforms import current_platform
-
         self._max_model_len = settings.max_model_len
         self.llm = LLM(
             model,
@@ -41,8 +55,8 @@ class VLLMEngine:
             max_num_seqs=settings.max_num_seqs,
             tensor_parallel_size=settings.tensor_parallel_size,
             gpu_memory_utilization=settings.gpu_memory_utilization,
-            enforce_eager=current_platform.is_cpu(),  # compiling takes longer than it saves on small CPU runs
             disable_log_stats=True,
+            **platform_arguments(settings.max_model_len),
         )
         self._tokenizer = self.llm.get_tokenizer()
 
@@ -60,7 +74,7 @@ class VLLMEngine:
             prompt = chat_prompt(self._tokenizer, request.messages)
             if len(prompt) + request.max_tokens > self._max_model_len:
                 raise UserError(
-                    f"prompt {request.key!r} has {len(prompt)} tokens: with max_tokens {request.max_tokens} that is more"
+                    f"prompt {request.key!r} has {len(prompt)} tokens: with max_tokens {request.max_tokens} more"
                     f" than engine.max_model_len {self._max_model_len}; raise it"
                 )
             pending[request.key] = request

@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from data_recipes.errors import UserError
 from data_recipes.files import read_json, read_jsonl, write_atomically, write_json
-from data_recipes.progress import say
+from data_recipes.progress import console, say
 from data_recipes.validation import read_yaml
 from eval.leaderboard.curves import Panel, panels
 from eval.statistics import Scores, mean_over_tasks, paired_difference, wilson
@@ -269,7 +269,6 @@ def as_csv(board: Board) -> str:
 
 def print_table(board: Board) -> None:
     """Print the table and the findings in the terminal."""
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(title=f"{board.title}: accuracy in %, 95 % intervals", title_justify="left")
@@ -281,7 +280,6 @@ def print_table(board: Board) -> None:
         table.add_row(
             *[cell.strip("*").replace("[", r"\[") for cell in [label, *cells]], style="bold" if bold else None
         )
-    console = Console()
-    console.print(table)
+    console().print(table)
     for sentence in board.findings:
-        console.print(f"  {sentence}", markup=False, highlight=False)
+        say(f"  {sentence}")

@@ -1,0 +1,52 @@
+"""Shared fixtures. Nothing here reaches a network; the embedded model comes from the environment's own package."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count()))
+
+MODEL = "smollm2-135m-instruct"
+SMALL_RECIPE = """
+tasks:
+  chain_sum:
+    kind: domain
+    source: {type: reasoning_gym, dataset: chain_sum, seed: 1, config: {min_terms: 2, max_terms: 2, max_digits: 1}}
+    prompt: "What is {{ metadata.expression }}? Answer with the number only."
+    working: "{{ metadata.expression }} = {{ answer }}"
+    verifiers: [number]
+    train_rows: 40
+    heldout_rows: 6
+  word_sequence_reversal:
+    kind: instruction
+    source: {type: reasoning_gym, dataset: word_sequence_reversal, seed: 2, config: {min_words: 3, max_words: 3}}
+    prompt: "Reverse this list of words: {{ metadata.words | join(', ') }}"
+    verifiers: [sequence]
+    train_rows: 40
+    heldout_rows: 6
+"""
+
+
+@pytest.fixture(scope="session")
+def model_folder() -> str:
+    """The embedded model, converted once to the user's cache."""
+    from eval.models import resolve_model
+
+    return resolve_model(MODEL)
+
+
+@pytest.fixture
+def small_experiment(tmp_path: Path):
+    """Write a small recipe and an experiment around it; returns a function (sections) -> path of the file."""
+
+    def write(sections: str, recipe: str = SMALL_RECIPE) -> Path:
+        (tmp_path / "recipe.yaml").write_text(recipe)
+        file = tmp_path / "experiment.yaml"
+        head = f"name: small\nmodel: {MODEL}\nrecipe: recipe.yaml\noutput_dir: {tmp_path / 'run'}\nseed: 3\n"
+        file.write_text(head + sections)
+        return file
+
+    return write

@@ -1,0 +1,108 @@
+"""The command line, as a person meets it."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+WHETSTONE = str(Path(sys.executable).parent / "whetstone")
+SFT = "sft: {lora: {r: 4}, max_steps: 1}\n"
+
+
+def whetstone(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    env = {**os.environ, **environment}
+    return subprocess.run([WHETSTONE, *arguments], capture_output=True, text=True, cwd=ROOT, env=env)
+
+
+def assert_one_sentence(result: subprocess.CompletedProcess, *words: str) -> None:
+    assert result.returncode == 2, result.stderr
+    lines = [line for line in result.stderr.splitlines() if line.startswith("whetstone: ")]
+    assert len(lines) == 1, result.stderr
+    assert "Traceback" not in result.stderr + result.stdout
+    for word in words:
+        assert word in lines[0]
+
+
+def test_help_answers_in_under_half_a_second():
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        assert "quickstart" in whetstone("--help").stdout
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 0.5
+
+
+def test_a_dry_run_prints_the_resolved_file_and_the_plan(small_experiment, tmp_path):
+    result = whetstone("run", str(small_experiment(SFT)), "--set", "sft.learning_rate=1e-4", "--dry-run")
+    assert result.returncode == 0, result.stderr
+    assert "learning_rate: 0.0001" in result.stdout and "# sft: would run" in result.stdout
+    assert not (tmp_path / "run").exists()
+
+
+def test_submit_dry_run_prints_a_script_that_bash_accepts(small_experiment):
+    file = small_experiment(SFT)
+    options = ["--nodes", "2", "--gpus-per-node", "8", "--partition", "gpu", "--time", "12:00:00"]
+    result = whetstone("submit", str(file), *options, "--dry-run")
+    assert result.returncode == 0, result.stderr
+    for line in ("--nodes=2", "--gpus-per-node=8", "--partition=gpu", "--time=12:00:00"):
+        assert f"#SBATCH {line}" in result.stdout
+    assert "-m pipelines.sft" in result.stdout and "launch.nodes=2" in result.stdout
+    assert subprocess.run(["bash", "-n"], input=result.stdout, text=True).returncode == 0
+
+
+def test_mistakes_end_in_one_sentence_and_exit_code_2(small_experiment, tmp_path):
+    file = str(small_experiment(SFT))
+    assert_one_sentence(whetstone("run", str(tmp_path / "nowhere.yaml")), "nowhere.yaml: no such file")
+    assert_one_sentence(whetstone("run", file, "--set", "sft.lerning_rate=1"), "did you mean 'learning_rate'")
+    assert_one_sentence(whetstone("run", file, "--set", "model=./missing"), "./missing", "no such folder")
+    assert_one_sentence(whetstone("sft", file), "no mixture here", "whetstone mix FILE")
+    assert_one_sentence(whetstone("grpo", file), "has no section for grpo")
+    assert_one_sentence(whetstone("leaderboard", file), "has no section for leaderboard")
+    blocker = tmp_path / "file"
+    blocker.write_text("")
+    assert_one_sentence(whetstone("mix", file, "--set", f"output_dir={blocker}/run"), str(blocker))
+
+
+def test_changed_settings_never_overwrite_a_finished_stage(small_experiment, tmp_path):
+    file = str(small_experiment(SFT))
+    assert whetstone("mix", file).returncode == 0
+    before = (tmp_path / "run" / "mixture" / "manifest.json").read_bytes()
+    again = whetstone("mix", file)
+    assert again.returncode == 0 and "done before" in again.stdout
+    assert_one_sentence(whetstone("mix", file, "--set", "seed=99"), "made with other settings", "output_dir")
+    assert (tmp_path / "run" / "mixture" / "manifest.json").read_bytes() == before
+
+
+def test_a_folder_in_use_is_not_shared(small_experiment, tmp_path):
+    import fcntl
+
+    file = str(small_experiment(SFT))
+    (tmp_path / "run").mkdir()
+    with open(tmp_path / "run" / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert_one_sentence(whetstone("mix", file), "another run is using this folder")
+
+
+def test_the_schema_is_json_and_unknown_commands_are_refused():
+    assert json.loads(whetstone("schema").stdout)["title"] == "Experiment"
+    assert whetstone("rnu").returncode == 2
+
+
+def test_imports_go_one_way():
+    result = subprocess.run(
+        [str(Path(sys.executable).parent / "lint-imports")], cwd=ROOT, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stdout
+
+
+@pytest.mark.parametrize("command", [["check", "."], ["format", "--check", "."]])
+def test_the_style_is_ruffs(command):
+    result = subprocess.run(
+        [str(Path(sys.executable).parent / "ruff"), *command], cwd=ROOT, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stdout

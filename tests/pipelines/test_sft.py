@@ -1,0 +1,127 @@
+"""SFT for real: two processes against one, kill -9 and resume, the tasks' losses."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+ROOT = Path(__file__).parents[2]
+SECTIONS = """
+sft:
+  lora: {r: 8}
+  dtype: float32
+  bf16: false
+  learning_rate: 1e-3
+  warmup_steps: 2
+  logging_steps: 1
+  per_device_train_batch_size: 4
+  max_length: 256
+"""
+
+
+def launch(file: Path, *options: str, processes: int = 1, background: bool = False):
+    """Start the SFT stage the way its documentation says, on one process or under accelerate."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1" if processes > 1 else "2", "ACCELERATE_USE_CPU": "true"}
+    command = [sys.executable, "-m", "pipelines.sft", str(file), *options]
+    if processes > 1:
+        config = ["--config_file", "launch/accelerate/ddp.yaml", "--num_processes", str(processes), "--cpu"]
+        command = [sys.executable, "-m", "accelerate.commands.launch", *config, *command[1:]]
+    if background:
+        return subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return result
+
+
+def metrics(run: Path) -> list[dict]:
+    lines = [json.loads(line) for line in (run / "sft" / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if "loss" in line]
+
+
+@pytest.fixture
+def mixed(small_experiment, model_folder):
+    """An experiment whose mixture is built; returns (file, run folder of a name)."""
+    from pipelines.experiment import load_experiment
+    from pipelines.mix import mix
+
+    file = small_experiment(SECTIONS)
+
+    def run_folder(name: str) -> Path:
+        folder = file.parent / name
+        mix(load_experiment(file, [f"output_dir={folder}"], check_trl=False))
+        return folder
+
+    return file, run_folder
+
+
+def test_two_processes_follow_the_losses_of_one(mixed):
+    file, run_folder = mixed
+    one, two = run_folder("one"), run_folder("two")
+    launch(file, "--set", f"output_dir={one}", "--set", "sft.max_steps=20")
+    options = ["--set", f"output_dir={two}", "--set", "sft.max_steps=20", "--set", "sft.per_device_train_batch_size=2"]
+    launch(file, *options, processes=2)
+    alone, together = metrics(one), metrics(two)
+    assert len(alone) == len(together) == 20
+    assert max(abs(a["loss"] - b["loss"]) for a, b in zip(alone, together, strict=True)) < 1e-3
+    assert sum(a["loss"] for a in alone[:3]) / 3 - sum(a["loss"] for a in alone[-3:]) / 3 >= 0.3
+    for a, b in zip(alone, together, strict=True):
+        tasks = {key for key in a if key.startswith("loss/")}
+        assert tasks == {key for key in b if key.startswith("loss/")}
+        assert all(abs(a[key] - b[key]) < 2e-3 for key in tasks)
+        whole = sum(a[key] * a[key.replace("loss/", "tokens/")] for key in tasks)
+        tokens = sum(a[key.replace("loss/", "tokens/")] for key in tasks)
+        assert whole / tokens == pytest.approx(a["loss"], abs=2e-4), "the tasks' losses add up to the loss that trains"
+
+
+def test_kill_9_and_the_same_command_end_in_bit_equal_weights(mixed):
+    file, run_folder = mixed
+    undisturbed, killed = run_folder("undisturbed"), run_folder("killed")
+    options = ["--set", "sft.max_steps=8", "--set", "sft.save_steps=2"]
+    launch(file, *options, "--set", f"output_dir={undisturbed}")
+
+    options += ["--set", f"output_dir={killed}"]
+    process = launch(file, *options, background=True)
+    deadline = time.monotonic() + 180
+    while time.monotonic() < deadline and process.poll() is None:
+        done = killed / "sft" / "metrics.jsonl"
+        if done.exists() and done.read_text().count("\n") >= 5:
+            break
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "it was still training"
+    # a checkpoint whose writing the kill cut off is recognised
+    torn = killed / "sft" / "checkpoints" / "checkpoint-7"
+    torn.mkdir()
+    result = launch(file, *options)
+    assert "checkpoint-7 was cut off" in result.stdout and "resuming from step" in result.stdout
+
+    assert [m["step"] for m in metrics(killed)] == list(range(1, 9))
+    assert [m["loss"] for m in metrics(killed)] == [m["loss"] for m in metrics(undisturbed)]
+    for name in ("adapter/adapter_model.safetensors", "model/model.safetensors"):
+        ours, theirs = load_file(killed / "sft" / name), load_file(undisturbed / "sft" / name)
+        assert ours.keys() == theirs.keys() and all(ours[key].equal(theirs[key]) for key in ours)
+    before = (killed / "sft" / "model" / "model.safetensors").stat().st_mtime
+    launch(file, *options)
+    assert (killed / "sft" / "model" / "model.safetensors").stat().st_mtime == before, "a finished stage is left alone"
+
+
+def test_the_loss_is_on_the_target_alone(model_folder):
+    from transformers import AutoTokenizer
+
+    from data_recipes.row import Message, Row
+    from pipelines.tokens import IGNORED, tokenise
+
+    tokenizer = AutoTokenizer.from_pretrained(model_folder)
+    turns = [Message(role="user", content="What is 3 + 5?"), Message(role="assistant", content="8")]
+    encoded = tokenise(Row(id="1", task="t", kind="domain", messages=turns), tokenizer)
+    trained = [token for token in encoded["labels"] if token != IGNORED]
+    assert tokenizer.decode(trained) == "8<|im_end|>"
+    assert encoded["input_ids"][-len(trained) :] == trained and len(encoded["input_ids"]) == len(encoded["labels"])

@@ -1,0 +1,54 @@
+"""The three files of docs/extending.md, put into a copy of the project, work without any other edit."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+USE = """
+from pathlib import Path
+from data_recipes.mixture import build_mixture, read_mixture, HELDOUT
+from data_recipes.recipe import load_recipe
+from eval.benchmarks import load_benchmark
+from eval.harness import Contestant, Item, evaluate
+from eval.verifiers import verify
+
+here = Path.cwd()
+build_mixture(*load_recipe("recipe.yaml", beside=here), here / "mixture", seed=0, count_tokens=lambda row: 1)
+(row,) = [row for row in read_mixture(here / "mixture", HELDOUT) if row.id.endswith("/1")]
+assert (row.question, row.answer) == ("Is 1 even? Answer yes or no.", "no")
+assert verify(row, "No, it is odd.").score == 1 and verify(row, "Perhaps").score is None
+benchmark = load_benchmark("parity")
+settings = benchmark.Settings(type="parity", start=500)
+items = [Item("parity", settings.max_tokens, row) for row in benchmark.items(settings, here / "mixture")]
+evaluate([Contestant("always yes", None, constant=True)], items, here / "eval",
+         engine_for=None, examples=lambda task, k: [], constants={"parity": "yes"}, seed=0)
+print((here / "eval/always-yes/results.json").read_text().count(": 1.0"))
+"""
+RECIPE = """
+tasks:
+  parity:
+    kind: domain
+    source: {type: parity, size: 30}
+    prompt: "Is {{ number }} even? Answer yes or no."
+    verifiers: [yes_no]
+    heldout_rows: 5
+"""
+
+
+def test_each_takes_one_file_of_at_most_60_lines_and_no_edit_elsewhere(tmp_path):
+    blocks = re.findall(r"```python\n# file: (\S+)\n(.*?)```", (ROOT / "docs" / "extending.md").read_text(), re.S)
+    assert len(blocks) == 3
+    for room in ("data_recipes", "eval"):
+        shutil.copytree(ROOT / room, tmp_path / room)
+    for name, code in blocks:
+        assert not (ROOT / name).exists() and code.count("\n") <= 60
+        (tmp_path / name).write_text(code)
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    result = subprocess.run([sys.executable, "-c", USE], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == "10"
