@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -105,6 +105,17 @@ class JsonlLog:
     def close(self) -> None:
         """Close the file; `rows` stays readable."""
         self._file.close()
+
+
+def keep_lines(path: Path, wanted: Callable[[dict[str, Any]], bool]) -> None:
+    """Keep only the wanted lines of a JSON Lines log, which may be missing or end in a torn line."""
+    if not path.exists():
+        return
+    log = JsonlLog(path)
+    log.close()
+    kept = [row for row in log.rows if wanted(row)]
+    if len(kept) < len(log.rows):
+        write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
 
 
 def sha256(path: Path) -> str:

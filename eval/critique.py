@@ -11,16 +11,12 @@ from dataclasses import dataclass
 from data_recipes.row import Message, Row
 from eval.verifiers import Verdict, fault
 
-ASK = """Here is a question and a response to it.
-
-Question: {question}
+ASK = """Question: {question}
 
 Response: {response}
 
-Is the final answer of the response correct? Say in one short sentence what the answer must be and what the response \
-says. Then end with exactly one of these lines:
-Judgment: correct
-Judgment: incorrect"""
+Is the final answer of the response correct? Say in one sentence what the answer must be and what the response says, \
+then end with the line "Judgment: correct" or "Judgment: incorrect"."""
 
 
 @dataclass(frozen=True)

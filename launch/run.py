@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -120,8 +121,17 @@ def stage_command(experiment: Experiment, stage: str, file: Path) -> list[str]:
     if stage in ("sft", "grpo") and processes > 1:
         config = LAUNCH / "accelerate" / f"{experiment.launch.strategy}.yaml"
         launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
-        return [*launcher, "--num_processes", str(processes), "-m", f"pipelines.{stage}", str(file)]
+        options = ["--num_processes", str(processes), "--main_process_port", str(_free_port())]
+        if shutil.which("nvidia-smi") is None:
+            options.append("--cpu")
+        return [*launcher, *options, "-m", f"pipelines.{stage}", str(file)]
     return [sys.executable, "-m", "launch.stage", stage, str(file)]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def stage_environment(experiment: Experiment, stage: str) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """`python -m pipelines.STAGE FILE [--set key=value]`: a stage by itself, under accelerate launch too."""
 
 import argparse
+import errno
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -30,25 +31,33 @@ def run_alone(stage: str, run: Callable[[Experiment], None]) -> None:
     guarded(run_recorded)
 
 
+DISK_FULL = "the disk is full; free some space and run the same command again: finished work is kept"
+MENDS = {
+    errno.ENOSPC: DISK_FULL,
+    errno.EDQUOT: "your disk quota is used up; free some space and run the same command again: finished work is kept",
+    errno.EACCES: "permission denied; choose a place you may write to",
+    errno.EROFS: "the file system is read-only; choose another output_dir",
+    errno.ENOTDIR: "a file stands where a folder is needed; choose another output_dir",
+    errno.EADDRINUSE: "the port is in use; stop what uses it or choose another one",
+}
+
+
 def guarded(action: Callable[[], None]) -> None:
-    """Run `action`; a `UserError` or an operating-system refusal ends in one sentence and exit code 2."""
+    """Run `action`; a `UserError` or an operating system's refusal ends in one sentence and exit code 2."""
     try:
         action()
     except UserError as error:
-        print(f"whetstone: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        sentence = str(error)
     except OSError as error:
-        import errno
-
-        mends = {
-            errno.ENOSPC: "the disk is full; free some space and run the same command again: finished work is kept",
-            errno.EDQUOT: "your disk quota is used up; free some space and run the same command again",
-            errno.EACCES: "permission denied; choose a place you may write to",
-            errno.EROFS: "the file system is read-only; choose another output_dir",
-            errno.ENOTDIR: "a file stands where a folder is needed; choose another output_dir",
-            errno.EADDRINUSE: "the port is in use; stop what uses it or choose another one",
-        }
-        if error.errno not in mends:
+        if error.errno not in MENDS:
             raise
-        print(f"whetstone: {error.filename or 'output'}: {mends[error.errno]}", file=sys.stderr)
-        raise SystemExit(2) from None
+        sentence = f"{error.filename or 'output'}: {MENDS[error.errno]}"
+    except Exception as error:
+        # safetensors and torch.save wrap the system's refusal in errors of their own
+        if "No space left" not in str(error) and "PytorchStreamWriter failed" not in str(error):
+            raise
+        sentence = DISK_FULL
+    else:
+        return
+    print(f"whetstone: {sentence}", file=sys.stderr)
+    raise SystemExit(2)

@@ -29,7 +29,7 @@ from eval.verifiers import verify
 from pipelines.experiment import Experiment, GRPOSection
 from pipelines.training import (
     RunFolder,
-    drop_after,
+    forget_after,
     load_for_training,
     newest_checkpoint,
     peft_config,
@@ -154,10 +154,9 @@ def train(experiment: Experiment) -> None:
     set_seed(experiment.seed)
     model, tokenizer = load_for_training(base, section)
     first = arguments.process_index == 0
-    checkpoint = newest_checkpoint(folder)
+    checkpoint = newest_checkpoint(folder, tidy=first)
     if first:
-        drop_after(folder / "metrics.jsonl", step_of(checkpoint))
-        drop_after(folder / "rollouts.jsonl", step_of(checkpoint))
+        forget_after(folder, step_of(checkpoint))
     rollouts = JsonlLog(folder / "rollouts.jsonl") if first else None
     dataset = [{"prompt": row.prompt, "row": row.model_dump_json()} for row in rows]
 

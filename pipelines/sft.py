@@ -7,7 +7,6 @@ On top of TRL's SFTTrainer: rows keep their task id, batches hold rows of like l
 function of the seed (`multitask.order`), and the tasks' losses come from the forward pass that trains.
 """
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,7 +26,7 @@ from pipelines.multitask.task_loss import TaskLoss
 from pipelines.tokens import tokenise
 from pipelines.training import (
     RunFolder,
-    drop_after,
+    forget_after,
     load_for_training,
     newest_checkpoint,
     peft_config,
@@ -129,7 +128,7 @@ def train(experiment: Experiment) -> None:
         [len(row["input_ids"]) for row in encoded], *_run_length(arguments, len(encoded)), experiment.seed
     )
     arguments.num_train_epochs = 1  # the order already holds every epoch
-    checkpoint = newest_checkpoint(folder) if arguments.local_process_index == 0 else _whole_checkpoint(folder)
+    checkpoint = newest_checkpoint(folder, tidy=arguments.process_index == 0)
     trainer = MultiTaskSFTTrainer(
         model=model,
         args=arguments,
@@ -142,7 +141,7 @@ def train(experiment: Experiment) -> None:
         order=order,
     )
     if trainer.is_world_process_zero():
-        drop_after(folder / "metrics.jsonl", step_of(checkpoint))
+        forget_after(folder, step_of(checkpoint))
         trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
         say(
             f"  {len(encoded)} rows of {len(tasks)} tasks, {sum(len(r['input_ids']) for r in encoded)} tokens;"
@@ -153,14 +152,6 @@ def train(experiment: Experiment) -> None:
     trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     save_final(trainer, tokenizer, folder, model_name)
-
-
-def _whole_checkpoint(folder: Path) -> Path | None:
-    """Like `newest_checkpoint`, for the processes that leave the tidying to the first one."""
-    from pipelines.training import COMPLETE
-
-    whole = [path.parent for path in (folder / "checkpoints").glob(f"checkpoint-*/{COMPLETE}")]
-    return max(whole, key=step_of, default=None)
 
 
 def _run_length(arguments: SFTConfig, num_rows: int) -> tuple[int, int]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
-from data_recipes.files import JsonlLog, folder_written_atomically, read_json, write_atomically, write_json
+from data_recipes.files import JsonlLog, folder_written_atomically, keep_lines, read_json, write_json
 from data_recipes.progress import Bar, say
 from eval.hardware import concrete_dtype
 from pipelines.experiment import LoraSection, TrainingSection
@@ -58,28 +58,27 @@ def load_for_training(model: str, section: TrainingSection) -> tuple[PreTrainedM
     return AutoModelForCausalLM.from_pretrained(model, dtype=concrete_dtype(section.dtype)), tokenizer
 
 
-def newest_checkpoint(folder: Path) -> Path | None:
-    """Return the newest whole checkpoint under `folder`/checkpoints; half-written ones are named and removed."""
+def newest_checkpoint(folder: Path, tidy: bool) -> Path | None:
+    """Return the newest whole checkpoint under `folder`/checkpoints.
+
+    Args:
+        tidy: name and remove half-written ones; one process does.
+    """
     checkpoints = sorted((folder / "checkpoints").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
     while checkpoints:
         newest = checkpoints.pop()
         if (newest / COMPLETE).exists():
             return newest
-        say(f"  {newest.name} was cut off while it was written; going back to the one before")
-        shutil.rmtree(newest)
+        if tidy:
+            say(f"  {newest.name} was cut off while it was written; going back to the one before")
+            shutil.rmtree(newest)
     return None
 
 
-def drop_after(path: Path, step: int) -> None:
-    """Keep only the lines of a JSON Lines log whose step is at most `step`: the rest will be made again."""
-    if path.exists():
-        log = JsonlLog(path)
-        log.close()
-        kept = [row for row in log.rows if row["step"] <= step]
-        if len(kept) < len(log.rows):
-            import json
-
-            write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
+def forget_after(folder: Path, step: int) -> None:
+    """Drop the log lines of steps after `step`: they will be made again."""
+    for name in ("metrics.jsonl", "rollouts.jsonl"):
+        keep_lines(folder / name, lambda row: row["step"] <= step)
 
 
 def step_of(checkpoint: Path | None) -> int:

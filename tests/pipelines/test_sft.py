@@ -27,10 +27,10 @@ sft:
 
 def launch(file: Path, *options: str, processes: int = 1, background: bool = False):
     """Start the SFT stage the way its documentation says, on one process or under accelerate."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1" if processes > 1 else "2", "ACCELERATE_USE_CPU": "true"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1" if processes > 1 else "2"}
     command = [sys.executable, "-m", "pipelines.sft", str(file), *options]
     if processes > 1:
-        config = ["--config_file", "launch/accelerate/ddp.yaml", "--num_processes", str(processes), "--cpu"]
+        config = ["--config_file", "launch/accelerate/cpu.yaml", "--num_processes", str(processes)]
         command = [sys.executable, "-m", "accelerate.commands.launch", *config, *command[1:]]
     if background:
         return subprocess.Popen(

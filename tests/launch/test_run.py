@@ -1,0 +1,108 @@
+"""The whole way on a real model, small: killed in the middle, then run again to the leaderboard."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+WHETSTONE = str(Path(sys.executable).parent / "whetstone")
+SECTIONS = """
+engine: {max_model_len: 320, max_num_seqs: 4}
+critique:
+  tasks: [chain_sum]
+  num_questions: 10
+  num_samples: 4
+  num_examples: 2
+  max_tokens: 8
+  train_rows: 6
+  heldout_rows: 4
+sft:
+  lora: {r: 8}
+  learning_rate: 1e-3
+  max_steps: 2
+  per_device_train_batch_size: 4
+  logging_steps: 1
+grpo:
+  lora: {r: 8}
+  tasks: [chain_sum, critique/chain_sum]
+  learning_rate: 1e-3
+  max_steps: 2
+  num_generations: 4
+  per_device_train_batch_size: 4
+  max_completion_length: 16
+eval:
+  benchmarks: [{type: heldout, max_tokens: 8}, {type: critique, max_tokens: 24}]
+  baselines: {base: {}, "base, 2 examples": {num_examples: 2}, most frequent answer: {constant: true}}
+"""
+CRITIQUE = """
+  critique:
+    kind: critique
+    source: {type: rows, path: "{run}/critique/train.jsonl"}
+    heldout_source: {type: rows, path: "{run}/critique/heldout.jsonl"}
+"""
+
+
+def lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def test_the_whole_way_with_a_kill_in_the_middle(small_experiment, tmp_path, model_folder):
+    from tests.conftest import SMALL_RECIPE
+
+    file, run = small_experiment(SECTIONS, SMALL_RECIPE + CRITIQUE), tmp_path / "run"
+    command = [WHETSTONE, "run", str(file)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    samples = run / "critique" / "samples.jsonl"
+    deadline = time.monotonic() + 180
+    while time.monotonic() < deadline and (not samples.exists() or samples.read_text().count("\n") < 5):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    time.sleep(1)  # the stage dies with the run that started it
+    kept = samples.read_text()
+    kept = kept[: kept.rfind("\n") + 1]
+    assert 5 <= kept.count("\n") < 64 and not (run / "critique" / "train.jsonl").exists()
+    time.sleep(2)
+    assert samples.read_text().startswith(kept) and samples.read_text().count("\n") == kept.count("\n")
+
+    environment = {**os.environ, "COLUMNS": "130"}
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr[-3000:]
+    assert "samples kept" in result.stdout
+    assert samples.read_text().startswith(kept), "what was sampled before the kill is kept as it was"
+    keys = [line["key"] for line in lines(samples)]
+    assert len(keys) == len(set(keys)) == (10 + 6) * 4
+
+    critiques = lines(run / "critique" / "train.jsonl")
+    answers = [row["answer"] for row in critiques]
+    assert answers.count("correct") == answers.count("incorrect") > 0
+    assert len({row["messages"][-1]["content"] for row in critiques}) == len(critiques)
+    assert all(row["meta"]["response_answer"] in row["messages"][-1]["content"] for row in critiques)
+
+    grpo = [line for line in lines(run / "grpo" / "metrics.jsonl") if "reward" in line]
+    assert len(grpo) == 2 and any(key.startswith("reward/") for line in grpo for key in line)
+    assert all(line["sampling/sampling_logp_difference/mean"] < 0.15 for line in grpo), (
+        "rollouts use the weights that train"
+    )
+    assert len(lines(run / "grpo" / "rollouts.jsonl")) == 8
+    assert any(key.startswith("loss/") for line in lines(run / "sft" / "metrics.jsonl") for key in line)
+
+    page = (run / "leaderboard" / "index.html").read_text()
+    for name in ("base", "base, 2 examples", "most frequent answer", "SFT", "GRPO"):
+        assert name in page
+    assert "<svg" in page and "http://" not in page and "https://" not in page, "self-contained"
+    manifest = json.loads((run / "mixture" / "manifest.json").read_text())
+    assert manifest["heldout_questions_found_in_training"] == 0
+    results = [json.loads(path.read_text()) for path in run.glob("eval/*/results.json")]
+    assert len(results) == 5
+    for one in results:
+        assert set(one["scores"]) == set(manifest["tasks"]), "every held-out task is answered by every row"
+
+    before = {path: path.read_bytes() for path in run.glob("eval/*/samples.jsonl")}
+    again = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert again.returncode == 0 and again.stdout.count("done before") == 5
+    assert before == {path: path.read_bytes() for path in run.glob("eval/*/samples.jsonl")}
