@@ -15,8 +15,8 @@ ASK = """Question: {question}
 
 Response: {response}
 
-Is the final answer of the response correct? Say in one sentence what the answer must be and what the response says, \
-then end with the line "Judgment: correct" or "Judgment: incorrect"."""
+Is the final answer of the response correct? Say briefly what the response says and what the answer must be, then end \
+with the line "Judgment: correct" or "Judgment: incorrect"."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,15 @@ def critique_prompt(question: str, response: str) -> str:
 
 
 def write_critique(row: Row, verdict: Verdict) -> str:
-    """Write the critique that is true of a judged answer: the right value or working, the fault if any, the verdict."""
+    """Write the critique that is true of a judged answer: what it says, what is right, the fault if any, the verdict.
+
+    Both values stand before the comparison, so that a model that writes left to right can compare them.
+    """
     truth = row.meta.get("working") or f"The answer must be {row.answer}"
     if verdict.score == 1.0:
-        return f"{truth}, and the response says {verdict.answer}.\nJudgment: correct"
-    return f"{truth}, but the response says {verdict.answer}: {fault(row, verdict.answer)}.\nJudgment: incorrect"
+        return f"The response says {verdict.answer}. {truth}. The two agree.\nJudgment: correct"
+    problem = fault(row, verdict.answer) or f"{verdict.answer} is not {row.answer}"
+    return f"The response says {verdict.answer}. {truth}. {problem}.\nJudgment: incorrect"
 
 
 def certainty(samples: list[Sample]) -> float:

@@ -119,11 +119,12 @@ def stage_command(experiment: Experiment, stage: str, file: Path) -> list[str]:
     """Return the command that runs a stage: plain Python, or accelerate where training has several processes."""
     processes = experiment.launch.num_processes
     if stage in ("sft", "grpo") and processes > 1:
-        config = LAUNCH / "accelerate" / f"{experiment.launch.strategy}.yaml"
+        strategy = experiment.launch.strategy
+        if strategy == "ddp" and shutil.which("nvidia-smi") is None:
+            strategy = "cpu"
+        config = LAUNCH / "accelerate" / f"{strategy}.yaml"
         launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
         options = ["--num_processes", str(processes), "--main_process_port", str(_free_port())]
-        if shutil.which("nvidia-smi") is None:
-            options.append("--cpu")
         return [*launcher, *options, "-m", f"pipelines.{stage}", str(file)]
     return [sys.executable, "-m", "launch.stage", stage, str(file)]
 
@@ -140,6 +141,7 @@ def stage_environment(experiment: Experiment, stage: str) -> dict[str, str]:
     environment = {
         "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes)),
         "TOKENIZERS_PARALLELISM": "false",
+        "WHETSTONE_NUM_PROCESSES": str(processes),
     }
     if shutil.which("nvidia-smi") is None:
         environment["DS_ACCELERATOR"] = "cpu"  # else DeepSpeed looks for one and says so on stdout

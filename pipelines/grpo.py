@@ -29,6 +29,7 @@ from eval.verifiers import verify
 from pipelines.experiment import Experiment, GRPOSection
 from pipelines.training import (
     RunFolder,
+    check_world_size,
     forget_after,
     load_for_training,
     newest_checkpoint,
@@ -151,6 +152,7 @@ def train(experiment: Experiment) -> None:
     arguments = GRPOConfig(
         **trl_arguments(section, folder, experiment.seed, **{k: v for k, v in defaults.items() if k not in section.trl})
     )
+    check_world_size(arguments.world_size)
     set_seed(experiment.seed)
     model, tokenizer = load_for_training(base, section)
     first = arguments.process_index == 0

@@ -26,6 +26,7 @@ from pipelines.multitask.task_loss import TaskLoss
 from pipelines.tokens import tokenise
 from pipelines.training import (
     RunFolder,
+    check_world_size,
     forget_after,
     load_for_training,
     newest_checkpoint,
@@ -122,6 +123,7 @@ def train(experiment: Experiment) -> None:
             dataset_kwargs={"skip_prepare_dataset": True},
         )
     )
+    check_world_size(arguments.world_size)
     tasks = sorted({row.task for row in rows})
     encoded = _encode(rows, tasks, tokenizer, arguments.max_length)
     order = planned_order(

@@ -1,5 +1,6 @@
 """What SFT and GRPO share: arguments, checkpoints that are known to be whole, metrics, progress, the final model."""
 
+import os
 import shutil
 import time
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
+from data_recipes.errors import UserError
 from data_recipes.files import JsonlLog, folder_written_atomically, keep_lines, read_json, write_json
 from data_recipes.progress import Bar, say
 from eval.hardware import concrete_dtype
@@ -37,6 +39,20 @@ def trl_arguments(section: TrainingSection, folder: Path, seed: int, **ours: Any
         "weight_decay": 0.0,
     }
     return {**defaults, **section.trl, "output_dir": str(folder / "checkpoints"), "seed": seed, **ours}
+
+
+def check_world_size(world_size: int) -> None:
+    """Notice where a launcher quietly started another number of processes than was asked for.
+
+    Raises:
+        UserError: it did.
+    """
+    asked = int(os.environ.get("WHETSTONE_NUM_PROCESSES", world_size))
+    if world_size != asked:
+        raise UserError(
+            f"launch.num_processes: {asked} were asked for but the launcher started {world_size}; look at the files in"
+            " launch/accelerate/ or start the stage with accelerate launch yourself"
+        )
 
 
 def peft_config(lora: LoraSection | None) -> Any:

@@ -34,7 +34,7 @@ def platform_arguments(max_model_len: int) -> dict[str, Any]:
         "block_size": 32,  # the smallest there is; with the default of 128 short prompts share no prefix
         # vLLM rewinds a request's generator after a partial prefill, which a seeded CPU generator cannot do
         "enable_chunked_prefill": False,
-        "max_num_batched_tokens": max(max_model_len, 4096),
+        "max_num_batched_tokens": max(max_model_len, 2048),
     }
 
 

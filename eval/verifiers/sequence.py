@@ -47,5 +47,5 @@ def fault(answer: str, row: Row) -> str:
     given, right = _items(answer), _items(row.answer or "")
     for place, (mine, wanted) in enumerate(zip(given, right, strict=False), start=1):
         if _plain(mine) != _plain(wanted):
-            return f"item {place} is {mine} but must be {wanted}"
-    return f"it has {len(given)} item{'s' * (len(given) != 1)} instead of {len(right)}"
+            return f"Item {place} is {mine} but must be {wanted}"
+    return f"It has {len(given)} item{'s' * (len(given) != 1)} instead of {len(right)}"

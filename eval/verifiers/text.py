@@ -34,5 +34,5 @@ def fault(answer: str, row: Row) -> str:
     given, right = _plain(answer), _plain(row.answer or "")
     for place, (mine, wanted) in enumerate(zip(given, right, strict=False), start=1):
         if mine != wanted:
-            return f"letter {place} is {mine} but must be {wanted}"
-    return f"it has {len(given)} letters instead of {len(right)}"
+            return f"Letter {place} is {mine} but must be {wanted}"
+    return f"It has {len(given)} letters instead of {len(right)}"

@@ -53,9 +53,11 @@ def test_classes_are_balanced_and_questions_with_both_come_first():
 
 def test_a_critique_names_the_working_the_wrong_value_and_the_verdict():
     right, wrong = samples("191", "The answer is 181.")
-    assert write_critique(SUM, right.verdict) == "98 + 93 = 191, and the response says 191.\nJudgment: correct"
+    assert (
+        write_critique(SUM, right.verdict) == "The response says 191. 98 + 93 = 191. The two agree.\nJudgment: correct"
+    )
     assert write_critique(SUM, wrong.verdict) == (
-        "98 + 93 = 191, but the response says 181: 181 is 10 too low.\nJudgment: incorrect"
+        "The response says 181. 98 + 93 = 191. 181 is 10 too low.\nJudgment: incorrect"
     )
     row = critique_row(SUM, wrong, "model", 0.25)
     assert (row.task, row.kind, row.answer, row.verifiers) == (

@@ -105,9 +105,9 @@ def test_several_verifiers_count_the_lowest_and_one_unparsed_makes_all_unparsed(
 
 def test_faults_name_the_wrong_value_or_place():
     assert fault(row("191", "number"), "181") == "181 is 10 too low"
-    assert fault(row("a, b, c", "sequence"), "a, c, b") == "item 2 is c but must be b"
-    assert fault(row("a, b, c", "sequence"), "a, b") == "it has 2 items instead of 3"
-    assert fault(row("dior", "text"), "dirr") == "letter 3 is r but must be o"
+    assert fault(row("a, b, c", "sequence"), "a, c, b") == "Item 2 is c but must be b"
+    assert fault(row("a, b, c", "sequence"), "a, b") == "It has 2 items instead of 3"
+    assert fault(row("dior", "text"), "dirr") == "Letter 3 is r but must be o"
 
 
 def test_an_unknown_verifier_is_answered_with_the_nearest_one():

@@ -93,6 +93,12 @@ def test_the_schema_is_json_and_unknown_commands_are_refused():
     assert whetstone("rnu").returncode == 2
 
 
+def test_doctor_finds_everything_that_set_up_installed():
+    result = whetstone("doctor")
+    assert result.returncode == 0, result.stderr
+    assert "ok       model smollm2-135m-instruct" in result.stdout and "dtype auto is" in result.stdout
+
+
 def test_imports_go_one_way():
     result = subprocess.run(
         [str(Path(sys.executable).parent / "lint-imports")], cwd=ROOT, capture_output=True, text=True

@@ -11,12 +11,12 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 WHETSTONE = str(Path(sys.executable).parent / "whetstone")
 SECTIONS = """
-engine: {max_model_len: 320, max_num_seqs: 4}
+engine: {max_model_len: 512, max_num_seqs: 4}
 critique:
   tasks: [chain_sum]
   num_questions: 10
   num_samples: 4
-  num_examples: 2
+  num_examples: 0
   max_tokens: 8
   train_rows: 6
   heldout_rows: 4

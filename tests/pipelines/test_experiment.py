@@ -19,7 +19,7 @@ eval: {}
 
 
 def test_a_good_file_is_read_and_trl_fields_get_their_types(small_experiment):
-    experiment = load_experiment(small_experiment(GOOD), ["sft.warmup_ratio=0", "sft.lora.r=8"])
+    experiment = load_experiment(small_experiment(GOOD), ["sft.weight_decay=0", "sft.lora.r=8"])
     assert experiment.sft.trl["learning_rate"] == 1e-4 and experiment.sft.trl["max_steps"] == 2
     assert experiment.sft.lora.r == 8
     assert experiment.stages == ["mix", "sft", "eval", "leaderboard"]

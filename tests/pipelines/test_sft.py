@@ -25,12 +25,12 @@ sft:
 """
 
 
-def launch(file: Path, *options: str, processes: int = 1, background: bool = False):
+def launch(file: Path, *options: str, processes: int = 1, background: bool = False, strategy: str = "cpu"):
     """Start the SFT stage the way its documentation says, on one process or under accelerate."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1" if processes > 1 else "2"}
     command = [sys.executable, "-m", "pipelines.sft", str(file), *options]
     if processes > 1:
-        config = ["--config_file", "launch/accelerate/cpu.yaml", "--num_processes", str(processes)]
+        config = ["--config_file", f"launch/accelerate/{strategy}.yaml", "--num_processes", str(processes)]
         command = [sys.executable, "-m", "accelerate.commands.launch", *config, *command[1:]]
     if background:
         return subprocess.Popen(
@@ -125,3 +125,14 @@ def test_the_loss_is_on_the_target_alone(model_folder):
     trained = [token for token in encoded["labels"] if token != IGNORED]
     assert tokenizer.decode(trained) == "8<|im_end|>"
     assert encoded["input_ids"][-len(trained) :] == trained and len(encoded["input_ids"]) == len(encoded["labels"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["zero2", "zero3"])
+def test_deepspeed_follows_the_losses_of_one_process(mixed, strategy):
+    file, run_folder = mixed
+    one, two = run_folder("one"), run_folder(strategy)
+    launch(file, "--set", f"output_dir={one}", "--set", "sft.max_steps=6")
+    options = ["--set", f"output_dir={two}", "--set", "sft.max_steps=6", "--set", "sft.per_device_train_batch_size=2"]
+    launch(file, *options, processes=2, strategy=strategy)
+    assert max(abs(a["loss"] - b["loss"]) for a, b in zip(metrics(one), metrics(two), strict=True)) < 1e-3
