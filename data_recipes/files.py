@@ -50,7 +50,7 @@ def read_json(path: Path) -> Any:
         UserError: the file is missing or is not JSON.
     """
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except ValueError as error:
@@ -64,11 +64,12 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
         UserError: the file is missing, or a line (named in the message) is not a JSON object.
     """
     try:
-        lines = path.read_text().splitlines()
+        # not splitlines(): a model may write U+2028 and other separators, which JSON leaves as they are
+        lines = path.read_bytes().removesuffix(b"\n").split(b"\n")
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     rows = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(lines if lines != [b""] else [], start=1):
         try:
             row = json.loads(line)
         except ValueError:
@@ -94,7 +95,7 @@ class JsonlLog:
             if len(whole) < len(content):
                 write_atomically(path, whole)
         self.rows = read_jsonl(path) if path.exists() else []
-        self._file = open(path, "a", buffering=1)  # noqa: SIM115 - kept open between lines
+        self._file = open(path, "a", buffering=1, encoding="utf-8")  # noqa: SIM115 - kept open between lines
 
     def append(self, row: dict[str, Any]) -> None:
         """Add one line; it is in the operating system's hands when this returns."""

@@ -21,8 +21,9 @@ _templates = ImmutableSandboxedEnvironment(undefined=StrictUndefined)
 class TaskRecipe(BaseModel):
     """One task of a mixture."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
     kind: Kind
+    """instruction, critique or domain."""
     source: dict[str, Any]
     """The source of the rows: ``type`` names a file of ``data_recipes/sources/``, the other keys are that source's."""
     heldout_source: dict[str, Any] | None = None
@@ -42,14 +43,17 @@ class TaskRecipe(BaseModel):
     heldout_rows: int = Field(0, ge=0)
     """Rows kept away from training."""
     licence: str = "unknown"
+    """Of the rows; every row carries it."""
 
 
 class Recipe(BaseModel):
     """A mixture: its tasks by name."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
     description: str = ""
+    """What the mixture is for."""
     tasks: dict[str, TaskRecipe] = Field(min_length=1)
+    """The tasks by name; the name is the unit of losses, rewards and metrics."""
 
 
 def load_recipe(name: str, beside: Path | None = None) -> tuple[Recipe, Path]:
@@ -74,7 +78,7 @@ def load_recipe(name: str, beside: Path | None = None) -> tuple[Recipe, Path]:
 def _render(template: str, columns: dict[str, Any], where: str) -> str:
     try:
         return _templates.from_string(template).render(columns).strip()
-    except TemplateError as error:
+    except (TemplateError, TypeError, ValueError) as error:
         raise UserError(f"{where}: template {template!r} does not fit the source's columns: {error}") from None
 
 

@@ -13,7 +13,7 @@ from pipelines.record import read_record
 def print_plan(path: Path, overrides: list[str]) -> None:
     """Print the resolved experiment as YAML, then a line a stage: what is done, what would run."""
     experiment = load_experiment(path, overrides)
-    say(yaml.safe_dump(experiment.model_dump(exclude_none=True), sort_keys=False, allow_unicode=True))
+    say(yaml.safe_dump(experiment.model_dump(), sort_keys=False, allow_unicode=True))
     recipe, recipe_path = experiment.mixture_recipe
     say(f"# run folder: {experiment.run_dir}")
     say(f"# recipe: {recipe_path}, {len(recipe.tasks)} tasks")

@@ -1,17 +1,14 @@
 """Starts each stage of an experiment in a process of its own and skips the finished ones."""
 
-import ctypes
-import fcntl
 import os
 import platform
+import shlex
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -22,10 +19,9 @@ from data_recipes.files import write_atomically, write_json
 from data_recipes.progress import say
 from eval.models import EMBEDDED
 from pipelines.experiment import Experiment, load_experiment
-from pipelines.record import read_record
+from pipelines.record import LOCK_HELD, die_with_parent, locked, read_record
 
 LAUNCH = Path(__file__).parent
-SECONDS_TO_WAIT_FOR_LOCK = 10
 PACKAGES = (
     "torch",
     "transformers",
@@ -50,8 +46,12 @@ def run_experiment(path: Path, overrides: list[str], only: list[str] | None = No
     experiment = load_experiment(path, overrides)
     stages = [stage for stage in experiment.stages if only is None or stage in only]
     if not stages:
-        raise UserError(f"{path}: has no section for {', '.join(only or [])}; add it to the file")
-    with _locked(experiment.run_dir) as lock:
+        needed = ["eval" if stage == "leaderboard" else stage for stage in only or []]
+        raise UserError(f"{path}: has no {', '.join(needed)} section; add it to the file")
+    with locked(experiment.run_dir) as lock:
+        for stage in experiment.stages:
+            if stage != "leaderboard":
+                read_record(experiment, stage)  # refuses other settings before anything is written
         resolved = _describe(experiment, path, overrides)
         start = time.monotonic()
         for number, stage in enumerate(stages, start=1):
@@ -71,34 +71,18 @@ def run_experiment(path: Path, overrides: list[str], only: list[str] | None = No
         say(f"{', '.join(stages)}: {time.monotonic() - start:.0f} s, in {os.path.relpath(experiment.run_dir)}")
 
 
-@contextmanager
-def _locked(run_dir: Path) -> Iterator[int]:
-    """Hold the run folder for this run and its stages; a killed run lets go as soon as its stage is dead."""
-    run_dir.mkdir(parents=True, exist_ok=True)
-    with open(run_dir / ".lock", "w") as lock:
-        for attempt in range(SECONDS_TO_WAIT_FOR_LOCK * 2 + 1):
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if attempt == SECONDS_TO_WAIT_FOR_LOCK * 2:
-                    raise UserError(f"{run_dir}: another run is using this folder; wait for it or stop it") from None
-                time.sleep(0.5)
-        yield lock.fileno()
-
-
 def _describe(experiment: Experiment, path: Path, overrides: list[str]) -> Path:
     """Write the resolved experiment, the command and the versions into the run folder; return the resolved file."""
-    values = experiment.model_dump(exclude_none=True)
+    values = experiment.model_dump()
     values["recipe"] = str(experiment.mixture_recipe[1].resolve())
     resolved = experiment.run_dir / "experiment.yaml"
     write_atomically(resolved, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
-    sets = "".join(f" --set {override}" for override in overrides)
     shown = os.path.relpath(path) if not os.path.relpath(path).startswith("..") else path.name
+    command = ["whetstone", "run", shown, *[word for override in overrides for word in ("--set", override)]]
     write_json(
         experiment.run_dir / "environment.json",
         {
-            "command": f"whetstone run {shown}{sets}",
+            "command": shlex.join(command),
             "python": platform.python_version(),
             "machine": platform.machine(),
             "cores": os.cpu_count(),
@@ -124,6 +108,9 @@ def stage_command(experiment: Experiment, stage: str, file: Path) -> list[str]:
             strategy = "cpu"
         config = LAUNCH / "accelerate" / f"{strategy}.yaml"
         launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
+        deepspeed = LAUNCH / "deepspeed" / f"{strategy}.json"
+        if deepspeed.exists():
+            launcher += ["--deepspeed_config_file", str(deepspeed)]
         options = ["--num_processes", str(processes), "--main_process_port", str(_free_port())]
         return [*launcher, *options, "-m", f"pipelines.{stage}", str(file)]
     return [sys.executable, "-m", "launch.stage", stage, str(file)]
@@ -142,7 +129,10 @@ def stage_environment(experiment: Experiment, stage: str) -> dict[str, str]:
         "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes)),
         "TOKENIZERS_PARALLELISM": "false",
         "WHETSTONE_NUM_PROCESSES": str(processes),
+        LOCK_HELD: "1",
     }
+    if stage in ("sft", "grpo") and processes == 1:
+        environment["CUDA_VISIBLE_DEVICES"] = "0"  # one process trains on one GPU; TRL refuses nn.DataParallel
     if shutil.which("nvidia-smi") is None:
         environment["DS_ACCELERATOR"] = "cpu"  # else DeepSpeed looks for one and says so on stdout
     if experiment.model in EMBEDDED or Path(experiment.model).is_dir():
@@ -154,13 +144,13 @@ def _run_stage(experiment: Experiment, stage: str, file: Path, lock: int) -> Non
     log_path = experiment.run_dir / "logs" / f"{stage}.log"
     log_path.parent.mkdir(exist_ok=True)
     with open(log_path, "a") as log:
-        start_of_attempt = log.tell()
+        start_of_attempt = log_path.stat().st_size
         process = subprocess.Popen(
             stage_command(experiment, stage, file),
             stderr=log,
             env=stage_environment(experiment, stage),
             pass_fds=[lock],
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            preexec_fn=die_with_parent,
         )
         try:
             code = process.wait()
@@ -170,7 +160,7 @@ def _run_stage(experiment: Experiment, stage: str, file: Path, lock: int) -> Non
             raise
     if code == 0:
         return
-    lines = log_path.read_text(errors="replace")[start_of_attempt:].splitlines()
+    lines = log_path.read_bytes()[start_of_attempt:].decode(errors="replace").splitlines()
     said = [line.removeprefix("whetstone: ") for line in lines if line.startswith("whetstone: ")]
     if code == 2 and said:
         raise UserError(said[-1])
@@ -178,9 +168,3 @@ def _run_stage(experiment: Experiment, stage: str, file: Path, lock: int) -> Non
     print("\n".join(lines[-15:]), file=sys.stderr)
     print(f"whetstone: stage {stage} failed (exit code {code}); the whole log is {shown}", file=sys.stderr)
     raise SystemExit(1)
-
-
-def _die_with_parent() -> None:
-    """Ask Linux to kill this process when the one that started it dies, however it dies."""
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)

@@ -29,6 +29,7 @@ def submit(arguments: argparse.Namespace) -> None:
     if shutil.which("sbatch") is None:
         raise UserError("sbatch is not on this machine's PATH; submit from a Slurm login node, or look with --dry-run")
     path = load_experiment(arguments.file, overrides, check_trl=False).run_dir / "job.sbatch"
+    (path.parent / "logs").mkdir(parents=True, exist_ok=True)  # Slurm drops the output of a job whose folder is missing
     write_atomically(path, script)
     result = subprocess.run(["sbatch", str(path)], capture_output=True, text=True)
     if result.returncode != 0:
@@ -39,6 +40,10 @@ def submit(arguments: argparse.Namespace) -> None:
 def render(file: Path, overrides: list[str]) -> str:
     """Return the batch script of the experiment at `file`."""
     experiment = load_experiment(file, overrides)
+    # the job starts in the project's folder: what is relative to this one is made absolute
+    overrides = [*overrides, f"output_dir={experiment.run_dir}"]
+    if Path(experiment.model).is_dir():
+        overrides.append(f"model={Path(experiment.model).resolve()}")
     templates = Environment(  # noqa: S701 - a shell script, quoted by the shell filter
         loader=FileSystemLoader(Path(__file__).parent / "slurm"),
         undefined=StrictUndefined,

@@ -2,13 +2,15 @@
 
 import argparse
 import errno
+import os
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 from data_recipes.errors import UserError
 from pipelines.experiment import Experiment, load_experiment
-from pipelines.record import stage_record
+from pipelines.record import LOCK_HELD, die_with_parent, locked, stage_record
 
 
 def run_alone(stage: str, run: Callable[[Experiment], None]) -> None:
@@ -24,7 +26,11 @@ def run_alone(stage: str, run: Callable[[Experiment], None]) -> None:
 
     def run_recorded() -> None:
         experiment = load_experiment(arguments.file, arguments.overrides)
-        with stage_record(experiment, stage) as finished:
+        if "LOCAL_RANK" in os.environ:
+            die_with_parent()  # a worker of a launcher that was killed would go on writing
+        first = int(os.environ.get("RANK", "0")) == 0
+        lock = locked(experiment.run_dir) if first and LOCK_HELD not in os.environ else nullcontext()
+        with lock, stage_record(experiment, stage) as finished:
             if not finished:
                 run(experiment)
 
@@ -49,9 +55,13 @@ def guarded(action: Callable[[], None]) -> None:
     except UserError as error:
         sentence = str(error)
     except OSError as error:
-        if error.errno not in MENDS:
+        if error.errno in MENDS:
+            sentence = f"{error.filename or 'output'}: {MENDS[error.errno]}"
+        elif error.errno is None and ("huggingface.co" in str(error) or "local folder" in str(error)):
+            first = " ".join(str(error).split())[:160]
+            sentence = f"the model or data set cannot be had from the hub ({first}); check its name and the network"
+        else:
             raise
-        sentence = f"{error.filename or 'output'}: {MENDS[error.errno]}"
     except Exception as error:
         # safetensors and torch.save wrap the system's refusal in errors of their own
         if "No space left" not in str(error) and "PytorchStreamWriter failed" not in str(error):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from data_recipes.errors import UserError
 from data_recipes.files import read_json
-from data_recipes.mixture import MANIFEST, TRAIN, read_mixture
+from data_recipes.mixture import MANIFEST, TRAIN, find_leaks, read_mixture
 from data_recipes.row import Row
 from data_recipes.validation import validated
 from eval.benchmarks import load_benchmark
@@ -48,6 +48,10 @@ def run_eval(experiment: Experiment) -> None:
         if stage in experiment.stages and not (experiment.run_dir / stage / "model").is_dir():
             raise UserError(f"{experiment.run_dir / stage}: not trained yet; run 'whetstone {stage} FILE' first")
     train = read_mixture(mixture, TRAIN)
+    leaks = find_leaks(train, [item.row for item in items])
+    if leaks:
+        row, item = next(iter(leaks.items()))
+        raise UserError(f"{mixture}: the benchmark item {item} occurs in the training row {row}; leave that row out")
     manifest = read_json(mixture / MANIFEST)
     evaluate(
         contestants(experiment),

@@ -116,7 +116,7 @@ class LaunchSection(Section):
 
     num_processes: int = Field(1, ge=1)
     """Processes of a training stage on this machine; more than one goes through accelerate launch."""
-    strategy: Literal["ddp", "zero2", "zero3"] = "ddp"
+    strategy: Literal["ddp", "zero2"] = "ddp"
     """How several processes share the work: a file of launch/accelerate/."""
     partition: str | None = None
     """Slurm partition (for whetstone submit)."""

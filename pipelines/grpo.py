@@ -136,7 +136,7 @@ def train(experiment: Experiment) -> None:
             f"{base}: the SFT stage has not finished; run 'whetstone run FILE' or 'whetstone sft FILE' first"
         )
     base = resolve_model(base)
-    use_vllm = experiment.engine.type == "vllm"
+    use_vllm = section.trl.get("use_vllm", experiment.engine.type == "vllm")
     if use_vllm:
         prepare_environment(experiment.engine.kv_cache_gb)
     defaults = {

@@ -14,6 +14,7 @@ OURS = {
     "data_seed": "set the experiment's seed",
     "resume_from_checkpoint": "the same command resumes by itself",
     "model_init_kwargs": "set dtype",
+    "hub_token": "set HF_TOKEN in the environment: files and run folders are no place for secrets",
     "remove_unused_columns": "task ids travel as a column",
 }
 """Fields of TRL's that Whetstone sets itself, and what to do instead."""

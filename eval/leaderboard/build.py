@@ -224,18 +224,23 @@ def _notes(run_dir: Path, lines: list[Line]) -> list[str]:
 
 def markdown(board: Board) -> str:
     """Return the table with a column a model, and the findings."""
-    names = [line.name for line in board.lines]
+    names = [_plain(line.name) for line in board.lines]
     out = [
-        f"# {board.title}",
+        f"# {_plain(board.title)}",
         "",
-        f"`{board.command}`",
+        f"`{_plain(board.command)}`",
         "",
         f"| % | {' | '.join(names)} |",
         "|---|" + "---:|" * len(names),
     ]
     for label, cells in _table(board):
-        out.append(f"| {label} | {' | '.join(cells)} |")
-    return "\n".join([*out, "", *[f"- {sentence}" for sentence in [*board.findings, *board.notes]], ""])
+        out.append(f"| {_plain(label)} | {' | '.join(cells)} |")
+    return "\n".join([*out, "", *[f"- {_plain(sentence)}" for sentence in [*board.findings, *board.notes]], ""])
+
+
+def _plain(text: str) -> str:
+    """Keep a name from opening a table cell, a code span or a tag in Markdown."""
+    return text.replace("|", "/").replace("`", "'").replace("<", "&lt;")
 
 
 def _table(board: Board) -> list[tuple[str, list[str]]]:

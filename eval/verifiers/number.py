@@ -6,7 +6,9 @@ from decimal import Decimal, InvalidOperation
 from data_recipes.row import Row
 
 NUMBER = r"[-−]?\s?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|[-−]?\.\d+"
-_ANNOUNCED = re.compile(rf"(?:\banswer\b[^.\n\d]{{0,40}}?(?:\bis\b|=|:)|^A:)[\s$*`\[({{]*({NUMBER})", re.I | re.M)
+_ANNOUNCED = re.compile(
+    rf"(?:\banswer\b[^.\n\d]{{0,40}}?(?:\bis\b|=|:)|^A:)[\s$*`\[({{]*({NUMBER})(?![\d.,]*\s*[-+*/×=]\s*\d)", re.I | re.M
+)
 _BOXED = re.compile(rf"\\boxed\{{\s*({NUMBER})")
 _ANY = re.compile(rf"(?<![\w.])({NUMBER})(?!\w)|(?<=\d)[a-z]*\s*=\s*({NUMBER})", re.I)
 

@@ -9,7 +9,8 @@ _ITEM_EDGE = " \t\"'`*[](){}.;“”‘’"
 
 def _items(text: str) -> list[str]:
     body = re.sub(r"^\s*(?:\d+[.)]|[-*•])\s+", ",", text, flags=re.M)
-    parts = re.split(r"\s*(?:,|\n|;|->|→|\band\b)\s*", body)
+    body = re.sub(r",\s*and\s+(?=\w)(?!\w+\s*,)|(?<=\w)\s+and\s+(?=\w)", ", ", body)  # a conjunction, not an item
+    parts = re.split(r"\s*(?:,|\n|;|->|→)\s*", body)
     return [item for item in (part.strip(_ITEM_EDGE) for part in parts) if item]
 
 
@@ -21,16 +22,17 @@ def _plain(item: str) -> str:
 
 
 def read(completion: str, row: Row) -> str | None:
-    """Return the items, separated by commas, of the last bracketed list, else of what follows the last colon.
+    """Return the items, separated by commas, of the last bracketed list, else of the last list that is announced.
 
-    Without either it is the whole of a short answer; prose of more than three words an item is unparsed.
+    A list is announced by a colon or by "is" or "are"; a completion that is nothing but a list needs neither. Prose,
+    with more than three words an item, is unparsed. A final "x and y" counts as two items unless a comma precedes it.
     """
     text = completion.strip()
     brackets = re.findall(r"\[([^\[\]]*)\]", text)
     if brackets:
         return ", ".join(_items(brackets[-1]))
-    blocks = [block for block in re.split(r":\s|:\n|\n\s*\n", text) if _items(block)]
-    for block in blocks:
+    blocks = [block for block in re.split(r":\s|\b(?:is|are)\b\s|\n\s*\n", text) if _items(block)]
+    for block in reversed(blocks):
         items = _items(block.split("\n")[0] if "," in block.split("\n")[0] else block)
         if items and (len(items) > 1 or len(blocks) == 1) and all(len(item.split()) <= 3 for item in items):
             return ", ".join(items)

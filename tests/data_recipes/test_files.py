@@ -16,6 +16,18 @@ def test_a_log_drops_only_a_torn_last_line(tmp_path):
     assert [json.loads(line)["a"] for line in path.read_text().splitlines()] == [1, 2, 4]
 
 
+def test_separators_a_model_may_write_do_not_tear_a_line(tmp_path):
+    log = JsonlLog(tmp_path / "log.jsonl")
+    log.append({"completion": "one\u2028two\u0085three\x0b"})
+    log.close()
+    assert JsonlLog(tmp_path / "log.jsonl").rows == log.rows
+    (tmp_path / "latin").write_bytes(b'{"a": "\xe9"}\n')
+    with pytest.raises(UserError, match="latin, line 1"):
+        read_jsonl(tmp_path / "latin")
+    (tmp_path / "empty").write_bytes(b"")
+    assert read_jsonl(tmp_path / "empty") == []
+
+
 def test_a_broken_line_in_the_middle_is_named(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text('{"a": 1}\n{"a": \n{"a": 3}\n')

@@ -59,6 +59,7 @@ def test_findings_compare_with_the_best_baseline_and_resumed_rows_are_named(run_
 def test_markdown_and_csv_hold_every_cell(run_dir):
     build_leaderboard(run_dir)
     text = (run_dir / "leaderboard" / "leaderboard.md").read_text()
+    assert HOSTILE not in text
     assert "| sum | 20 [6, 51] | 10 [2, 40] | 90 [60, 98] |" in text
     with open(run_dir / "leaderboard" / "leaderboard.csv") as file:
         rows = list(csv.DictReader(file))

@@ -34,6 +34,8 @@ def row(answer: str, *verifiers: str) -> Row:
         ("5.0", "5", 1),
         ("The sum is 12; with 1 more it is 13", "13", 1),
         ("h = 8", "8", 1),
+        ("The answer is 3 + 5 = 8.", "8", 1),
+        ("Answer: 13 - 5 = 8", "8", 1),
         ("x2", "2", None),
         ("I cannot tell.", "2", None),
         ("", "2", None),
@@ -59,6 +61,14 @@ def test_number(completion, answer, score):
         ("law, forces and donations.", "law, forces, donations", 1),
         ("To sort the words we first look at them in turn and then compare", "law, forces", None),
         ("", "law", None),
+        ("law, forces, and donations", "law, forces, donations", 1),
+        ("Come, now, and, yourself", "and, Come, now, yourself", 0),
+        ("and, Come, now, yourself", "and, Come, now, yourself", 1),
+        ("now, and, yourself", "now, and, yourself", 1),
+        ("now, yourself, and", "now, yourself, and", 1),
+        ("now, yourself", "now, yourself, and", 0),
+        ("The list is: a, b, c\nThe reversed list is: c, b, a", "c, b, a", 1),
+        ("The numbers are 69, 19, 25.", "69, 19, 25", 1),
     ],
 )
 def test_sequence(completion, answer, score):

@@ -61,8 +61,8 @@ def test_mistakes_end_in_one_sentence_and_exit_code_2(small_experiment, tmp_path
     assert_one_sentence(whetstone("run", file, "--set", "sft.lerning_rate=1"), "did you mean 'learning_rate'")
     assert_one_sentence(whetstone("run", file, "--set", "model=./missing"), "./missing", "no such folder")
     assert_one_sentence(whetstone("sft", file), "no mixture here", "whetstone mix FILE")
-    assert_one_sentence(whetstone("grpo", file), "has no section for grpo")
-    assert_one_sentence(whetstone("leaderboard", file), "has no section for leaderboard")
+    assert_one_sentence(whetstone("grpo", file), "has no grpo section")
+    assert_one_sentence(whetstone("leaderboard", file), "has no eval section")
     blocker = tmp_path / "file"
     blocker.write_text("")
     assert_one_sentence(whetstone("mix", file, "--set", f"output_dir={blocker}/run"), str(blocker))

@@ -128,11 +128,10 @@ def test_the_loss_is_on_the_target_alone(model_folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", ["zero2", "zero3"])
-def test_deepspeed_follows_the_losses_of_one_process(mixed, strategy):
+def test_deepspeed_follows_the_losses_of_one_process(mixed):
     file, run_folder = mixed
-    one, two = run_folder("one"), run_folder(strategy)
+    one, two = run_folder("one"), run_folder("two")
     launch(file, "--set", f"output_dir={one}", "--set", "sft.max_steps=6")
     options = ["--set", f"output_dir={two}", "--set", "sft.max_steps=6", "--set", "sft.per_device_train_batch_size=2"]
-    launch(file, *options, processes=2, strategy=strategy)
+    launch(file, *options, processes=2, strategy="zero2")
     assert max(abs(a["loss"] - b["loss"]) for a, b in zip(metrics(one), metrics(two), strict=True)) < 1e-3
