@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 WHETSTONE = str(Path(sys.executable).parent / "whetstone")
 SECTIONS = """
@@ -106,3 +108,37 @@ def test_the_whole_way_with_a_kill_in_the_middle(small_experiment, tmp_path, mod
     again = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert again.returncode == 0 and again.stdout.count("done before") == 5
     assert before == {path: path.read_bytes() for path in run.glob("eval/*/samples.jsonl")}
+
+
+@pytest.mark.slow
+def test_kill_9_in_grpo_and_in_eval_loses_nothing_finished(small_experiment, tmp_path, model_folder):
+    grpo = "grpo: {lora: {r: 8}, learning_rate: 1e-3, max_steps: 4, save_steps: 1, num_generations: 4,"
+    grpo += " per_device_train_batch_size: 4, max_completion_length: 8}\n"
+    evaluation = "eval: {benchmarks: [{type: heldout, max_tokens: 40}], baselines: {base: {}}}\n"
+    file, run = (
+        small_experiment(f"engine: {{max_model_len: 256, max_num_seqs: 1}}\n{grpo}{evaluation}"),
+        tmp_path / "run",
+    )
+    metrics, samples = run / "grpo" / "metrics.jsonl", run / "eval" / "base" / "samples.jsonl"
+    for watched, enough in ((metrics, 2), (samples, 3)):
+        process = subprocess.Popen([WHETSTONE, "run", str(file)], cwd=ROOT, stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + 300
+        while time.monotonic() < deadline and (not watched.exists() or watched.read_text().count("\n") < enough):
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        time.sleep(1)
+    kept = samples.read_text()
+    kept = kept[: kept.rfind("\n") + 1]
+    result = subprocess.run([WHETSTONE, "run", str(file)], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr[-3000:]
+    steps = [line["step"] for line in lines(metrics) if "reward" in line]
+    assert steps == [1, 2, 3, 4], "each step once, across the kill"
+    assert sorted({line["step"] for line in lines(run / "grpo" / "rollouts.jsonl")}) == [1, 2, 3, 4]
+    assert len(lines(run / "grpo" / "rollouts.jsonl")) == 16
+    attempts = json.loads((run / "grpo" / "stage.json").read_text())["attempts"]
+    assert len(attempts) == 2
+    assert 3 <= kept.count("\n") < 12 and samples.read_text().startswith(kept)
+    ids = [line["id"] for line in lines(samples)]
+    assert len(ids) == len(set(ids)) == 12
+    assert "resumed generation" in (run / "leaderboard" / "leaderboard.md").read_text()
