@@ -29,12 +29,12 @@ from eval.verifiers import verify
 from pipelines.experiment import Experiment, GRPOSection
 from pipelines.training import (
     RunFolder,
-    check_world_size,
     forget_after,
     load_for_training,
     newest_checkpoint,
     peft_config,
     save_final,
+    settle_launch,
     step_of,
     trl_arguments,
 )
@@ -152,7 +152,7 @@ def train(experiment: Experiment) -> None:
     arguments = GRPOConfig(
         **trl_arguments(section, folder, experiment.seed, **{k: v for k, v in defaults.items() if k not in section.trl})
     )
-    check_world_size(arguments.world_size)
+    settle_launch(arguments)
     set_seed(experiment.seed)
     model, tokenizer = load_for_training(base, section)
     first = arguments.process_index == 0

@@ -26,12 +26,12 @@ from pipelines.multitask.task_loss import TaskLoss
 from pipelines.tokens import tokenise
 from pipelines.training import (
     RunFolder,
-    check_world_size,
     forget_after,
     load_for_training,
     newest_checkpoint,
     peft_config,
     save_final,
+    settle_launch,
     step_of,
     trl_arguments,
 )
@@ -123,7 +123,7 @@ def train(experiment: Experiment) -> None:
             dataset_kwargs={"skip_prepare_dataset": True},
         )
     )
-    check_world_size(arguments.world_size)
+    settle_launch(arguments)
     tasks = sorted({row.task for row in rows})
     encoded = _encode(rows, tasks, tokenizer, arguments.max_length)
     order = planned_order(

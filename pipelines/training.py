@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, TrainingArguments
 
 from data_recipes.errors import UserError
 from data_recipes.files import JsonlLog, folder_written_atomically, keep_lines, read_json, write_json
@@ -41,12 +41,18 @@ def trl_arguments(section: TrainingSection, folder: Path, seed: int, **ours: Any
     return {**defaults, **section.trl, "output_dir": str(folder / "checkpoints"), "seed": seed, **ours}
 
 
-def check_world_size(world_size: int) -> None:
-    """Notice where a launcher quietly started another number of processes than was asked for.
+def settle_launch(arguments: TrainingArguments) -> None:
+    """Notice where a launcher quietly started another number of processes than was asked for; name the CPU plainly.
 
     Raises:
         UserError: it did.
     """
+    import torch
+
+    if arguments.device.type == "cpu":
+        # a rank's CPU is called cpu:0, and transformers hands that to torch.load, which knows only cpu, on resuming
+        arguments.__dict__["_setup_devices"] = torch.device("cpu")
+    world_size = arguments.world_size
     asked = int(os.environ.get("WHETSTONE_NUM_PROCESSES", world_size))
     if world_size != asked:
         raise UserError(

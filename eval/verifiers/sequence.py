@@ -25,7 +25,7 @@ def read(completion: str, row: Row) -> str | None:
     """Return the items, separated by commas, of the last bracketed list, else of the last list that is announced.
 
     A list is announced by a colon or by "is" or "are"; a completion that is nothing but a list needs neither. Prose,
-    with more than three words an item, is unparsed. A final "x and y" counts as two items unless a comma precedes it.
+    with more than three words an item, is unparsed. "and" joins two items, or is one where commas stand around it.
     """
     text = completion.strip()
     brackets = re.findall(r"\[([^\[\]]*)\]", text)

@@ -135,3 +135,23 @@ def test_deepspeed_follows_the_losses_of_one_process(mixed):
     options = ["--set", f"output_dir={two}", "--set", "sft.max_steps=6", "--set", "sft.per_device_train_batch_size=2"]
     launch(file, *options, processes=2, strategy="zero2")
     assert max(abs(a["loss"] - b["loss"]) for a, b in zip(metrics(one), metrics(two), strict=True)) < 1e-3
+
+
+@pytest.mark.slow
+def test_two_processes_resume_after_a_kill_with_the_same_losses(mixed):
+    file, run_folder = mixed
+    undisturbed, killed = run_folder("undisturbed"), run_folder("killed")
+    options = ["--set", "sft.max_steps=6", "--set", "sft.save_steps=2", "--set", "sft.per_device_train_batch_size=2"]
+    launch(file, *options, "--set", f"output_dir={undisturbed}", processes=2)
+    options += ["--set", f"output_dir={killed}"]
+    process = launch(file, *options, processes=2, background=True)
+    deadline = time.monotonic() + 180
+    while time.monotonic() < deadline and not list(killed.glob("sft/checkpoints/*/complete.json")):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    time.sleep(1)  # the workers die with their launcher
+    assert "resuming from step" in launch(file, *options, processes=2).stdout
+    ours, theirs = metrics(killed), metrics(undisturbed)
+    assert [line["step"] for line in ours] == [line["step"] for line in theirs] == list(range(1, 7))
+    assert max(abs(a["loss"] - b["loss"]) for a, b in zip(ours, theirs, strict=True)) < 1e-3
