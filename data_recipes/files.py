@@ -33,7 +33,11 @@ def folder_written_atomically(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
-    yield temporary
+    try:
+        yield temporary
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)  # (what a kill leaves, the next try removes)
+        raise
     shutil.rmtree(path, ignore_errors=True)
     os.replace(temporary, path)
 

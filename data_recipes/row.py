@@ -48,7 +48,7 @@ class Row(BaseModel):
     @property
     def prompt(self) -> list[dict[str, str]]:
         """The turns before the target, as chat-template input."""
-        turns = self.messages[:-1] if self.messages[-1].role == "assistant" else self.messages
+        turns = self.messages[:-1] if self.target is not None else self.messages
         return [turn.model_dump() for turn in turns]
 
     @property

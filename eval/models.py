@@ -1,6 +1,7 @@
 """From the name of a model in an experiment file to a folder or hub id that every library can load."""
 
 import os
+import re
 from pathlib import Path
 
 from data_recipes.errors import UserError
@@ -51,7 +52,7 @@ def check_model_name(name: str) -> None:
         if not (path / "config.json").exists():
             raise UserError(f"{name}: this folder holds no model (no config.json)")
         return
-    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
+    if path.is_absolute() or name.startswith((".", "~")) or not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         raise UserError(
             f"model {name!r}: no such folder; give an existing one, a hub id (owner/name) or {list(EMBEDDED)[0]}"
         )

@@ -13,6 +13,8 @@ STAGE_COMMANDS = {
     "leaderboard": "write the leaderboard: HTML, Markdown, CSV",
 }
 
+MIX_COMMANDS = ("mix build", "mix show", "mix diff", "mix sample", "mix card")
+
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
@@ -39,6 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--dry-run", action="store_true", help="print the resolved file and the plan, run nothing")
     for name, summary in STAGE_COMMANDS.items():
         add_experiment(name, summary)
+    _add_mix_commands(commands)
     submit = add_experiment("submit", "run an experiment through Slurm")
     submit.add_argument("--dry-run", action="store_true", help="print the batch script, submit nothing")
     submit.add_argument("--nodes", type=int, help="Slurm nodes")
@@ -51,9 +54,37 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_mix_commands(commands: argparse._SubParsersAction) -> None:
+    build = commands.add_parser("mix build", help="build a recipe's mixture without an experiment")
+    build.add_argument("recipe", help="a shipped recipe's name or a path")
+    build.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="the mixture folder")
+    build.add_argument("--seed", type=int, default=0, help="of the order in which training reads the rows (default 0)")
+    build.add_argument("--workers", type=int, help="processes (default: as many as there are cores)")
+    build.add_argument("--slurm", metavar="PARTITION", help="prepare the rows in a Slurm array on this partition")
+    build.add_argument("--tasks", type=int, default=16, help="jobs of that array (default 16)")
+    build.add_argument("--time", default="04:00:00", help="time limit of each job (default 04:00:00)")
+    show = commands.add_parser("mix show", help="show a mixture: tasks, shares, epochs, lengths, what was removed")
+    show.add_argument("folder", type=Path, help="a mixture folder, such as runs/mine/mixture")
+    diff = commands.add_parser("mix diff", help="explain how two mixtures differ")
+    diff.add_argument("before", type=Path)
+    diff.add_argument("after", type=Path)
+    sample = commands.add_parser("mix sample", help="print rows as the model will see them, untrained tokens dimmed")
+    sample.add_argument("folder", type=Path, help="a mixture folder")
+    sample.add_argument("--task", help="only rows of this task")
+    sample.add_argument("-n", type=int, default=3, help="how many (default 3)")
+    sample.add_argument("--start", type=int, default=0, help="position of training to begin at (default 0)")
+    card = commands.add_parser("mix card", help="print a mixture's data card (Markdown)")
+    card.add_argument("folder", type=Path, help="a mixture folder")
+    for command in (build, sample):
+        command.add_argument("--model", default="smollm2-135m-instruct", help="whose tokenizer the rows are for")
+
+
 def main(argv: list[str] | None = None) -> None:
     """Run the command line; a user's mistake ends in one sentence and exit code 2."""
-    arguments = _parser().parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["mix"] and words[1:2] and f"mix {words[1]}" in MIX_COMMANDS:
+        words[:2] = [f"mix {words[1]}"]
+    arguments = _parser().parse_args(words)
     try:
         _dispatch(arguments)
     except KeyboardInterrupt:
@@ -76,6 +107,8 @@ def _dispatch(arguments: argparse.Namespace) -> None:
         from launch.submit import submit
 
         guarded(lambda: submit(arguments))
+    elif arguments.command in MIX_COMMANDS:
+        guarded(lambda: _mix(arguments))
     elif arguments.command == "run" and arguments.dry_run:
         from launch.plan import print_plan
 
@@ -85,6 +118,25 @@ def _dispatch(arguments: argparse.Namespace) -> None:
 
         only = None if arguments.command == "run" else [arguments.command]
         guarded(lambda: run_experiment(arguments.file, arguments.overrides, only))
+
+
+def _mix(arguments: argparse.Namespace) -> None:
+    from pipelines import mix
+
+    if arguments.command == "mix show":
+        mix.show(arguments.folder)
+    elif arguments.command == "mix card":
+        from pipelines.cards import print_card
+
+        print_card(arguments.folder)
+    elif arguments.command == "mix diff":
+        mix.diff(arguments.before, arguments.after)
+    elif arguments.command == "mix sample":
+        mix.sample(arguments.folder, arguments.model, arguments.task, arguments.n, arguments.start)
+    else:
+        slurm = {"partition": arguments.slurm, "tasks": arguments.tasks, "time": arguments.time}
+        given = (arguments.recipe, arguments.output, arguments.model, arguments.seed, arguments.workers)
+        mix.build_recipe(*given, slurm=slurm if arguments.slurm else None)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,19 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from data_recipes.progress import say
-from data_recipes.recipe import Recipe, TaskRecipe
+from data_recipes.recipe import (
+    Adaptive,
+    Choices,
+    Cleaning,
+    Example,
+    Instruction,
+    Mixing,
+    NearDuplicates,
+    Quality,
+    Recipe,
+    SharePoint,
+    TaskRecipe,
+)
 from eval.engines import EngineSettings
 from pipelines.experiment import (
     BaselineSection,
@@ -33,6 +45,15 @@ MODELS = {
     "launch": LaunchSection,
     "A recipe file": Recipe,
     "A recipe file: tasks.NAME": TaskRecipe,
+    "A recipe file: tasks.NAME.choices": Choices,
+    "A recipe file: tasks.NAME.instruction": Instruction,
+    "A recipe file: tasks.NAME.instruction.examples": Example,
+    "A recipe file: mixing": Mixing,
+    "A recipe file: mixing.schedule": SharePoint,
+    "A recipe file: mixing.adaptive": Adaptive,
+    "A recipe file: cleaning": Cleaning,
+    "A recipe file: cleaning.quality": Quality,
+    "A recipe file: cleaning.near_duplicates": NearDuplicates,
 }
 
 

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from data_recipes.decontamination import Protected
 from data_recipes.errors import UserError
-from data_recipes.files import read_json
-from data_recipes.mixture import MANIFEST, TRAIN, find_leaks, read_mixture
 from data_recipes.row import Row
+from data_recipes.store import TRAIN, Mixture
 from data_recipes.validation import validated
 from eval.benchmarks import load_benchmark
 from eval.engines import Engine, EngineSettings, open_engine
@@ -47,12 +47,16 @@ def run_eval(experiment: Experiment) -> None:
     for stage in ("sft", "grpo"):
         if stage in experiment.stages and not (experiment.run_dir / stage / "model").is_dir():
             raise UserError(f"{experiment.run_dir / stage}: not trained yet; run 'whetstone {stage} FILE' first")
-    train = read_mixture(mixture, TRAIN)
-    leaks = find_leaks(train, [item.row for item in items])
-    if leaks:
-        row, item = next(iter(leaks.items()))
-        raise UserError(f"{mixture}: the benchmark item {item} occurs in the training row {row}; leave that row out")
-    manifest = read_json(mixture / MANIFEST)
+    opened = Mixture(mixture)
+    train = opened.rows(TRAIN)
+    index = Protected((item.row for item in items), near=False)
+    for row in train:
+        match = index.find(row)
+        if match:
+            raise UserError(
+                f"{mixture}: the benchmark item {match.item} occurs in the training row {row.id}; leave that row out"
+            )
+    manifest = opened.manifest
     evaluate(
         contestants(experiment),
         items,

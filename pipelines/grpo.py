@@ -19,9 +19,9 @@ from trl import GRPOConfig, GRPOTrainer
 
 from data_recipes.errors import UserError
 from data_recipes.files import JsonlLog
-from data_recipes.mixture import TRAIN, read_mixture
 from data_recipes.progress import say
 from data_recipes.row import Row
+from data_recipes.store import TRAIN, read_mixture
 from eval.engines.vllm import platform_arguments, prepare_environment
 from eval.hardware import concrete_dtype
 from eval.models import resolve_model

@@ -7,23 +7,28 @@ On top of TRL's SFTTrainer: rows keep their task id, batches hold rows of like l
 function of the seed (`multitask.order`), and the tasks' losses come from the forward pass that trains.
 """
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import Sampler
-from transformers import PreTrainedTokenizerBase, PrinterCallback, set_seed
+from transformers import PrinterCallback, TrainerCallback, set_seed
 from trl import SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from data_recipes.errors import UserError
-from data_recipes.mixture import TRAIN, read_mixture
+from data_recipes.files import read_json, write_json
+from data_recipes.mixing import Draws, draws_of, recipe_of
+from data_recipes.order import Order
 from data_recipes.progress import say
-from data_recipes.row import Row
+from data_recipes.store import Mixture
 from eval.models import resolve_model
 from pipelines.experiment import Experiment
-from pipelines.multitask.order import planned_order
+from pipelines.mix import print_plan
+from pipelines.multitask.adaptive import AdaptiveOrder
+from pipelines.multitask.order import WINDOW, PlannedOrder
 from pipelines.multitask.task_loss import TaskLoss
-from pipelines.tokens import tokenise
 from pipelines.training import (
     RunFolder,
     forget_after,
@@ -36,16 +41,8 @@ from pipelines.training import (
     trl_arguments,
 )
 
-
-class _InOrder(Sampler):
-    def __init__(self, order: list[int]) -> None:
-        self._order = order
-
-    def __iter__(self):
-        return iter(self._order)
-
-    def __len__(self) -> int:
-        return len(self._order)
+IGNORED = -100
+SHARES = "shares.json"
 
 
 class _Collator(DataCollatorForLanguageModeling):
@@ -60,9 +57,11 @@ class _Collator(DataCollatorForLanguageModeling):
 class MultiTaskSFTTrainer(SFTTrainer):
     """SFTTrainer that reads rows in a planned order and reports the loss of every task."""
 
-    def __init__(self, *args: Any, tasks: list[str], order: list[int], **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, tasks: list[str], order: Sampler, adaptive: AdaptiveOrder | None, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
-        self._order = order
+        self._order, self._adaptive = order, adaptive
         self._task_loss = TaskLoss(tasks)
         self._forward: Any = None
         # TRL computes per-token log-probabilities for its own loss and keeps them: a hook saves a second forward pass
@@ -72,12 +71,13 @@ class MultiTaskSFTTrainer(SFTTrainer):
         self._forward = outputs
 
     def _get_train_sampler(self, *args: Any) -> Sampler:
-        return _InOrder(self._order)
+        return self._order
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
-        if "task_id" not in self._signature_columns:
-            self._signature_columns.append("task_id")
+        for column in ("index", "task_id"):
+            if column not in self._signature_columns:
+                self._signature_columns.append(column)
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """TRL's loss; on the way each row's share is booked under its task."""
@@ -92,9 +92,13 @@ class MultiTaskSFTTrainer(SFTTrainer):
         if "loss" in logs:
             device = self.accelerator.device
             # float32 on the device: gloo and MPS reduce no float64 on some builds
-            logs.update(
-                self._task_loss.report(lambda sums: self.accelerator.reduce(sums.float().to(device)).double().cpu())
+            report = self._task_loss.report(
+                lambda sums: self.accelerator.reduce(sums.float().to(device)).double().cpu()
             )
+            for number, task in enumerate(self._task_loss.tasks if self._adaptive else []):
+                if f"loss/{task}" in report:  # reduced: every process sees the same and changes alike
+                    self._adaptive.observe(number, report[f"loss/{task}"], report[f"tokens/{task}"])
+            logs.update(report)
         super().log(logs, *args, **kwargs)
 
 
@@ -110,7 +114,7 @@ def train(experiment: Experiment) -> None:
     if section is None:
         raise UserError(f"{experiment.name}: the file has no sft section")
     folder = experiment.run_dir / "sft"
-    rows = read_mixture(experiment.run_dir / "mixture", TRAIN)
+    mixture = Mixture(experiment.run_dir / "mixture")
     model_name = resolve_model(experiment.model)
     set_seed(experiment.seed)  # the adapter is drawn before the trainer sets its own seed
     model, tokenizer = load_for_training(model_name, section)
@@ -124,31 +128,31 @@ def train(experiment: Experiment) -> None:
         )
     )
     settle_launch(arguments)
-    tasks = sorted({row.task for row in rows})
-    encoded = _encode(rows, tasks, tokenizer, arguments.max_length)
-    order = planned_order(
-        [len(row["input_ids"]) for row in encoded], *_run_length(arguments, len(encoded)), experiment.seed
-    )
+    draws, adaptive, order = _plan(mixture, arguments, experiment.seed)
     arguments.num_train_epochs = 1  # the order already holds every epoch
     checkpoint = newest_checkpoint(folder, tidy=arguments.process_index == 0)
+    if adaptive and checkpoint:
+        adaptive.restore(read_json(checkpoint / SHARES))
+    keep_shares = [_KeepShares(adaptive)] if adaptive else []
     trainer = MultiTaskSFTTrainer(
         model=model,
         args=arguments,
-        train_dataset=Dataset.from_list(encoded),
+        train_dataset=Dataset.from_dict({"index": np.arange(len(mixture))}).with_transform(
+            lambda batch: _examples(mixture, batch["index"], arguments.max_length)
+        ),
         processing_class=tokenizer,
         data_collator=_Collator(pad_token_id=tokenizer.pad_token_id),
         peft_config=peft_config(section.lora),
-        callbacks=[RunFolder(folder, "sft", step_of(checkpoint))],
-        tasks=tasks,
+        callbacks=[*keep_shares, RunFolder(folder, "sft", step_of(checkpoint))],  # the last marks it whole
+        tasks=mixture.tasks,
         order=order,
+        adaptive=adaptive,
     )
     if trainer.is_world_process_zero():
         forget_after(folder, step_of(checkpoint))
         trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
-        say(
-            f"  {len(encoded)} rows of {len(tasks)} tasks, {sum(len(r['input_ids']) for r in encoded)} tokens;"
-            f" {trainable / 1e6:.1f} M of {model.num_parameters() / 1e6:.1f} M parameters train in {model.dtype}"
-        )
+        print_plan(mixture, draws, len(order), arguments.max_length)
+        say(f"  {trainable / 1e6:.1f} M of {model.num_parameters() / 1e6:.1f} M parameters train in {model.dtype}")
         if checkpoint:
             say(f"  resuming from step {step_of(checkpoint)}")
     trainer.remove_callback(PrinterCallback)
@@ -156,29 +160,50 @@ def train(experiment: Experiment) -> None:
     save_final(trainer, tokenizer, folder, model_name)
 
 
-def _run_length(arguments: SFTConfig, num_rows: int) -> tuple[int, int]:
-    """Return (rows of an optimiser step over all processes, rows of the whole run)."""
+def _plan(mixture: Mixture, arguments: SFTConfig, seed: int) -> tuple[Draws, AdaptiveOrder | None, PlannedOrder]:
+    """Return the draws of an epoch, the order that follows the losses where one is asked for, and that of the run."""
+    mixing = recipe_of(mixture.manifest).mixing
     batch = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
-    if arguments.max_steps > 0:
-        return batch, batch * arguments.max_steps
-    return batch, int(num_rows * arguments.num_train_epochs)
+    block = batch if mixing.task_batches else 1
+    epochs = arguments.num_train_epochs if arguments.max_steps <= 0 else 1.0
+    draws = draws_of(mixture.manifest, epochs=epochs)
+    order: Order | AdaptiveOrder = draws.order(seed, block)
+    num_rows = batch * arguments.max_steps if arguments.max_steps > 0 else len(order)
+    if arguments.max_steps <= 0 and not mixing.schedule:  # a schedule's order already holds the whole run
+        num_rows = int(num_rows * epochs)
+    if mixing.adaptive:
+        # whole windows of batches sorted by length: a change falls between two of them
+        steps = -(-mixing.adaptive.window_steps // WINDOW) * WINDOW
+        order = AdaptiveOrder(mixture.sizes, draws.rows, steps * batch, mixing.adaptive.smoothing, seed, block)
+    lengths = np.minimum(mixture.lengths, arguments.max_length or mixture.lengths.max())
+    planned = PlannedOrder(order, lengths, batch, num_rows, seed)
+    return draws, order if isinstance(order, AdaptiveOrder) else None, planned
 
 
-def _encode(
-    rows: list[Row], tasks: list[str], tokenizer: PreTrainedTokenizerBase, max_length: int | None
-) -> list[dict[str, Any]]:
-    encoded = []
-    for row in rows:
-        if row.target is None:
-            continue
-        tokens = tokenise(row, tokenizer)
-        if max_length is None or len(tokens["input_ids"]) <= max_length:
-            encoded.append({**tokens, "task_id": tasks.index(row.task)})
-    if len(encoded) < len(rows):
-        say(f"  {len(rows) - len(encoded)} of {len(rows)} rows are longer than sft.max_length {max_length}: left out")
-    if not encoded:
-        raise UserError(f"no row of the mixture has a target within sft.max_length {max_length}; raise it")
-    return encoded
+class _KeepShares(TrainerCallback):
+    """Saves the shares so far with every checkpoint."""
+
+    def __init__(self, adaptive: AdaptiveOrder) -> None:
+        self._adaptive = adaptive
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            write_json(Path(args.output_dir) / f"checkpoint-{state.global_step}" / SHARES, self._adaptive.state())
+
+
+def _examples(mixture: Mixture, indices: list[int], max_length: int | None) -> dict[str, list[Any]]:
+    """Return the rows at `indices` as TRL's collator takes them: ids and labels, cut at `max_length`."""
+    examples: dict[str, list[Any]] = {
+        "input_ids": [],
+        "labels": [],
+        "task_id": mixture.task_ids(np.array(indices)).tolist(),
+    }
+    for index in indices:
+        ids = mixture.tokens[mixture.offsets[index] : mixture.offsets[index + 1]][:max_length].tolist()
+        start = int(mixture.targets[index])
+        examples["input_ids"].append(ids)
+        examples["labels"].append([IGNORED] * min(start, len(ids)) + ids[start:])
+    return examples
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Shared fixtures. Nothing here reaches a network; the embedded model comes from the environment's own package."""
 
 import os
+import zlib
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count()))
 
 MODEL = "smollm2-135m-instruct"
 SMALL_RECIPE = """
+cleaning: {decontaminate: exact, protect: heldout}
 tasks:
   chain_sum:
     kind: domain
@@ -28,6 +30,22 @@ tasks:
     train_rows: 40
     heldout_rows: 6
 """
+
+
+class Words:
+    """A tokenizer for tests: a token a word, hashed; the target is trained on."""
+
+    name, vocabulary = "words", 50_000
+
+    def __call__(self, rows):
+        def ids(turns):
+            return [zlib.crc32(word.encode()) % 50_000 for turn in turns for word in turn.content.split()]
+
+        made = []
+        for row in rows:
+            whole = ids(row.messages)
+            made.append((whole, len(ids(row.messages[:-1])) if row.target is not None else len(whole)))
+        return made
 
 
 @pytest.fixture(scope="session")

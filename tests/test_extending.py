@@ -10,14 +10,21 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 USE = """
 from pathlib import Path
-from data_recipes.mixture import build_mixture, read_mixture, HELDOUT
+from data_recipes.mixture import build_mixture
 from data_recipes.recipe import load_recipe
+from data_recipes.store import HELDOUT, read_mixture
 from eval.benchmarks import load_benchmark
 from eval.harness import Contestant, Item, evaluate
 from eval.verifiers import verify
 
 here = Path.cwd()
-build_mixture(*load_recipe("recipe.yaml", beside=here), here / "mixture", seed=0, count_tokens=lambda row: 1)
+class Words:
+    name, vocabulary = "words", 2
+    def __call__(self, rows):
+        return [([1, 1], 1) for row in rows]
+
+recipe, _ = load_recipe("recipe.yaml", beside=here)
+build_mixture(recipe, here / "mixture", seed=0, tokenise=Words())
 (row,) = [row for row in read_mixture(here / "mixture", HELDOUT) if row.id.endswith("/1")]
 assert (row.question, row.answer) == ("Is 1 even? Answer yes or no.", "no")
 assert verify(row, "No, it is odd.").score == 1 and verify(row, "Perhaps").score is None

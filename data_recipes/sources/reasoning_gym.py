@@ -3,8 +3,11 @@
 from collections.abc import Iterator
 from typing import Any
 
+from pydantic import Field
+
 from data_recipes.errors import UserError, nearest
 from data_recipes.sources import Place, SourceSettings
+from data_recipes.validation import clause
 
 
 class Settings(SourceSettings):
@@ -13,7 +16,7 @@ class Settings(SourceSettings):
     dataset: str
     config: dict[str, Any] = {}
     seed: int = 0
-    size: int = 2000
+    size: int = Field(2000, ge=1)
 
 
 def records(settings: Settings, place: Place) -> Iterator[dict[str, Any]]:
@@ -22,17 +25,21 @@ def records(settings: Settings, place: Place) -> Iterator[dict[str, Any]]:
     from reasoning_gym.factory import DATASETS
 
     if settings.dataset not in DATASETS:
-        raise UserError(f"reasoning-gym has no dataset {settings.dataset!r}{nearest(settings.dataset, DATASETS)}")
-    try:
-        dataset = reasoning_gym.create_dataset(
-            settings.dataset, size=settings.size, seed=settings.seed, **settings.config
-        )
-    except (TypeError, AssertionError) as error:
-        raise UserError(
-            f"reasoning-gym dataset {settings.dataset!r} refuses config {settings.config}: {error}"
-        ) from None
+        known = nearest(settings.dataset, DATASETS)
+        raise UserError(f"reasoning-gym has no dataset {settings.dataset!r}{known}; take one of its gallery")
+    dataset = None
     for index in range(settings.size):
-        entry = dataset[index]
+        try:
+            if dataset is None:
+                dataset = reasoning_gym.create_dataset(
+                    settings.dataset, size=settings.size, seed=settings.seed, **settings.config
+                )
+            entry = dataset[index]
+        except Exception as error:  # every data set checks its config in its own way, some at the first question
+            raise UserError(
+                f"reasoning-gym dataset {settings.dataset!r} refuses config {settings.config}: {clause(error)};"
+                " mend the config"
+            ) from None
         yield {
             "key": f"{settings.dataset}/{settings.seed}/{index}",
             "question": entry["question"],

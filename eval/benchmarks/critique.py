@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from data_recipes.mixture import HELDOUT, read_mixture
 from data_recipes.row import Row
+from data_recipes.store import HELDOUT, read_mixture
 from eval.benchmarks import BenchmarkSettings
 
 

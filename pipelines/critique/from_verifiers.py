@@ -9,7 +9,7 @@ from pathlib import Path
 from data_recipes.errors import UserError
 from data_recipes.files import JsonlLog, fingerprint, write_atomically, write_json
 from data_recipes.progress import say, track
-from data_recipes.recipe import task_rows
+from data_recipes.reading import task_rows
 from data_recipes.row import Row
 from eval.critique import Sample, balanced, certainty, critique_row
 from eval.engines import Request, open_engine
@@ -29,12 +29,12 @@ def make_critiques(experiment: Experiment) -> None:
     section = experiment.critique
     if section is None:
         raise UserError(f"{experiment.name}: the file has no critique section")
-    recipe, recipe_path = experiment.mixture_recipe
+    recipe, _ = experiment.mixture_recipe
     folder = experiment.run_dir / "critique"
     questions: dict[str, dict[str, list[Row]]] = {split: {} for split in SPLITS}
     requests: dict[str, Request] = {}
     for task in section.tasks:
-        train, heldout = task_rows(recipe, recipe_path, task, experiment.run_dir)
+        train, heldout = task_rows(recipe, task, experiment.run_dir)
         examples, asked = train[: section.num_examples], train[section.num_examples :]
         questions["train"][task] = asked[: section.num_questions]
         questions["heldout"][task] = heldout

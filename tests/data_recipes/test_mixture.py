@@ -4,20 +4,15 @@ import json
 
 import pytest
 
+from data_recipes.decontamination import Protected
 from data_recipes.errors import UserError
 from data_recipes.files import sha256
-from data_recipes.mixture import (
-    HELDOUT,
-    TRAIN,
-    build_mixture,
-    epoch_order,
-    find_leaks,
-    most_frequent_targets,
-    read_mixture,
-)
-from data_recipes.recipe import load_recipe, task_rows
+from data_recipes.mixture import build_mixture
+from data_recipes.reading import task_rows
+from data_recipes.recipe import load_recipe
 from data_recipes.row import Message, Row
-from tests.conftest import SMALL_RECIPE
+from data_recipes.store import HELDOUT, TRAIN, read_mixture
+from tests.conftest import SMALL_RECIPE, Words
 
 
 def a_row(number: int, question: str, answer: str = "1", task: str = "t") -> Row:
@@ -28,17 +23,19 @@ def a_row(number: int, question: str, answer: str = "1", task: str = "t") -> Row
 @pytest.fixture
 def recipe(tmp_path):
     (tmp_path / "recipe.yaml").write_text(SMALL_RECIPE)
-    return load_recipe("recipe.yaml", beside=tmp_path)
+    return load_recipe("recipe.yaml", beside=tmp_path)[0]
 
 
 def build(recipe, folder, **kwargs):
-    return build_mixture(*recipe, folder, seed=5, count_tokens=lambda row: len(row.question.split()), **kwargs)
+    return build_mixture(recipe, folder, seed=5, tokenise=Words(), **kwargs)
 
 
 def test_the_same_recipe_gives_the_same_bytes(recipe, tmp_path):
     build(recipe, tmp_path / "one")
     build(recipe, tmp_path / "two")
-    for name in (TRAIN, HELDOUT, "manifest.json"):
+    names = sorted(path.name for path in (tmp_path / "one").iterdir())
+    assert len(names) == 7
+    for name in names:
         assert sha256(tmp_path / "one" / name) == sha256(tmp_path / "two" / name)
 
 
@@ -48,41 +45,31 @@ def test_the_manifest_accounts_for_every_row(recipe, tmp_path):
     for task, counts in manifest["tasks"].items():
         rows = [row for row in train if row.task == task]
         assert counts["train_rows"] == len(rows)
-        assert counts["train_tokens"] == sum(len(row.question.split()) for row in rows)
+        assert counts["train_tokens"] == sum(len(ids) for ids, _ in Words()(rows))
         assert counts["heldout_rows"] == sum(row.task == task for row in heldout) == 6
-    assert manifest["heldout_questions_found_in_training"] == 0
+    index = Protected(heldout)
+    assert not any(index.find(row) for row in train)
     assert all("reasoning-gym" in revision for revision in manifest["sources"].values())
     assert all("working" in row.meta for row in train if row.task == "chain_sum")
 
 
 def test_held_out_and_training_questions_are_distinct(recipe):
-    for task in recipe[0].tasks:
-        train, heldout = task_rows(*recipe, task)
+    for task in recipe.tasks:
+        train, heldout = task_rows(recipe, task)
         questions = [row.question.casefold() for row in train + heldout]
         assert len(set(questions)) == len(questions)
 
 
-def test_a_leak_is_found_wherever_it_hides_and_only_as_whole_words():
-    heldout = [a_row(0, "What is 3 + 5?")]
-    critique = a_row(1, "Here is a question.\n\nQuestion: what is  3 + 5?\n\nResponse: 9")
-    other = a_row(2, "What is 13 + 5?")
-    longer = a_row(3, "What is 3 + 5?0")
-    assert find_leaks([critique, other], heldout) == {"r1": "r0"}
-    assert find_leaks([a_row(4, "ask", "What is 3 + 5?")], heldout) == {"r4": "r0"}
-    assert find_leaks([longer], [a_row(0, "What is 3 + 5")]) == {"r3": "r0"}
-    assert find_leaks([a_row(5, "What is 3 + 55?")], [a_row(0, "What is 3 + 5")]) == {}
-
-
-def test_the_criticised_question_counts_as_the_held_out_one():
-    critique = a_row(9, "Judge this: What is 2 + 2? 5").model_copy(update={"meta": {"question": "What is 2 + 2?"}})
-    assert find_leaks([a_row(1, "what is 2 + 2?")], [critique]) == {"r1": "r9"}
-
-
 def test_training_rows_that_hold_a_protected_question_are_left_out(recipe, tmp_path):
-    train, _ = task_rows(*recipe, "chain_sum")
+    train, _ = task_rows(recipe, "chain_sum")
     protected = train[0].model_copy(update={"id": "benchmark/7"})
+    recipe.cleaning.protect = "all"
     manifest = build(recipe, tmp_path / "m", protected=[protected])
-    assert manifest["removed_because_of_a_heldout_question"] == {train[0].id: "benchmark/7"}
+    assert manifest["cleaning"]["chain_sum"]["removed"]["protected (exact)"] == 1
+    (line,) = [
+        json.loads(line) for line in (tmp_path / "m/removed.jsonl").read_text().splitlines() if "benchmark" in line
+    ]
+    assert (line["id"], line["because"], line["task"]) == (train[0].id, "benchmark/7", "chain_sum")
     assert train[0].id not in {row.id for row in read_mixture(tmp_path / "m", TRAIN)}
 
 
@@ -96,16 +83,6 @@ def test_a_truncated_mixture_is_refused_with_the_mend(recipe, tmp_path):
         read_mixture(tmp_path / "elsewhere", TRAIN)
 
 
-def test_an_epoch_is_a_permutation_that_only_seed_and_epoch_decide():
-    assert sorted(epoch_order(1, 0, 50)) == list(range(50))
-    assert epoch_order(1, 0, 50) == epoch_order(1, 0, 50) != epoch_order(1, 1, 50) != epoch_order(2, 1, 50)
-
-
-def test_the_most_frequent_answer_breaks_ties_by_order():
-    rows = [a_row(i, f"q{i}", answer) for i, answer in enumerate(["b", "a", "b", "a", "c"])]
-    assert most_frequent_targets(rows) == {"t": "a"}
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -116,14 +93,14 @@ def test_the_most_frequent_answer_breaks_ties_by_order():
         (("train_rows: 40", "train_rows: 4000"), "lower them or widen the source"),
         (("kind: domain", "kind: domian"), "tasks.chain_sum.kind"),
         (("max_terms: 2", "max_terms: 1"), "refuses config"),
-        (("seed: 1,", "sead: 1,"), "unknown key 'sead'"),
+        (("seed: 1,", "sead: 1,"), "line 6: unknown key 'sead' .did you mean 'seed'"),
         (("  chain_sum:", "  chain_sum: ["), "line \\d+: not valid YAML"),
     ],
 )
 def test_a_wrong_recipe_is_answered_in_one_sentence(tmp_path, change, message):
     (tmp_path / "recipe.yaml").write_text(SMALL_RECIPE.replace(*change, 1))
     with pytest.raises(UserError, match=message) as caught:
-        recipe = load_recipe("recipe.yaml", beside=tmp_path)
+        recipe, _ = load_recipe("recipe.yaml", beside=tmp_path)
         build(recipe, tmp_path / "m")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "m").exists()
@@ -132,10 +109,10 @@ def test_a_wrong_recipe_is_answered_in_one_sentence(tmp_path, change, message):
 def test_rows_of_a_file_have_to_be_whole_and_of_the_task(tmp_path):
     lines = [a_row(i, f"question {i}?", task="critique/x").model_dump() for i in range(4)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    text = "tasks:\n  critique:\n    kind: critique\n    source: {type: rows, path: rows.jsonl}\n    heldout_rows: 1\n"
+    text = "tasks:\n  critique:\n    kind: critique\n    source: {type: files, path: rows.jsonl}\n    heldout_rows: 1\n"
     (tmp_path / "recipe.yaml").write_text(text)
-    train, heldout = task_rows(*load_recipe("recipe.yaml", beside=tmp_path), "critique")
+    train, heldout = task_rows(load_recipe("recipe.yaml", beside=tmp_path)[0], "critique")
     assert ([row.id for row in heldout], [row.id for row in train]) == (["r0"], ["r1", "r2", "r3"])
     (tmp_path / "recipe.yaml").write_text(text.replace("critique:", "other:"))
     with pytest.raises(UserError, match="is of task 'critique/x', not 'other'"):
-        task_rows(*load_recipe("recipe.yaml", beside=tmp_path), "other")
+        task_rows(load_recipe("recipe.yaml", beside=tmp_path)[0], "other")

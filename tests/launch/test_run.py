@@ -43,8 +43,8 @@ eval:
 CRITIQUE = """
   critique:
     kind: critique
-    source: {type: rows, path: "{run}/critique/train.jsonl"}
-    heldout_source: {type: rows, path: "{run}/critique/heldout.jsonl"}
+    source: {type: files, path: "{run}/critique/train.jsonl"}
+    heldout_source: {type: files, path: "{run}/critique/heldout.jsonl"}
 """
 
 
@@ -98,7 +98,7 @@ def test_the_whole_way_with_a_kill_in_the_middle(small_experiment, tmp_path, mod
         assert name in page
     assert "<svg" in page and "http://" not in page and "https://" not in page, "self-contained"
     manifest = json.loads((run / "mixture" / "manifest.json").read_text())
-    assert manifest["heldout_questions_found_in_training"] == 0
+    assert manifest["protected_rows"] == 16
     results = [json.loads(path.read_text()) for path in run.glob("eval/*/results.json")]
     assert len(results) == 5
     for one in results:

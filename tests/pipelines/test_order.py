@@ -1,28 +1,39 @@
-import pytest
+"""The planned order reads every row once an epoch, in batches of like length, whatever the number of processes."""
 
-from pipelines.multitask.order import planned_order
+import numpy as np
 
-LENGTHS = [(37 * i) % 101 + 5 for i in range(70)]
+from data_recipes.order import Order
+from pipelines.multitask.order import PlannedOrder
 
-
-def test_every_epoch_reads_every_row_once():
-    order = planned_order(LENGTHS, batch_size=8, num_rows=140, seed=0)
-    assert sorted(order) == sorted(list(range(70)) * 2)
+LENGTHS = np.array([(index * 37) % 100 + 10 for index in range(70)])
 
 
-def test_the_order_depends_on_the_seed_alone():
-    assert planned_order(LENGTHS, 8, 140, 0) == planned_order(LENGTHS, 8, 140, 0) != planned_order(LENGTHS, 8, 140, 1)
+def planned(num_rows: int, seed: int = 0, batch: int = 8, block: int = 1, draws: tuple = ((40, 30),)) -> list[int]:
+    return list(PlannedOrder(Order((40, 30), draws, seed, block), LENGTHS, batch, num_rows, seed))
+
+
+def test_an_epoch_reads_every_row_once():
+    assert sorted(planned(70)) == list(range(70))
+    assert sorted(planned(140)) == sorted([*range(70), *range(70)])
+
+
+def test_the_seed_alone_decides():
+    assert planned(140) == planned(140) != planned(140, seed=1)
 
 
 def test_batches_hold_rows_of_like_length():
-    order = planned_order(LENGTHS, 8, 70, 0)
-    batches = [[LENGTHS[i] for i in order[s : s + 8]] for s in range(0, 64, 8)]
-    padded = sum(max(batch) * len(batch) for batch in batches) / sum(map(sum, batches))
-    unsorted = [LENGTHS[s : s + 8] for s in range(0, 64, 8)]
-    assert padded < 1.2 < sum(max(batch) * len(batch) for batch in unsorted) / sum(map(sum, unsorted))
+    order = planned(70)
+    spreads = [np.ptp(LENGTHS[order[i : i + 8]]) for i in range(0, 64, 8)]
+    assert np.mean(spreads) < 25  # of a range of 100
 
 
-@pytest.mark.parametrize("num_rows", [1, 7, 8, 70, 71, 300])
-def test_any_length_of_run_is_planned(num_rows):
-    order = planned_order(LENGTHS, 8, num_rows, 3)
-    assert len(order) == num_rows and set(order) <= set(range(70))
+def test_batches_of_one_task_stay_of_one_task():
+    order = planned(64, batch=8, block=8, draws=((40, 24),))
+    tasks = [{index >= 40 for index in order[i : i + 8]} for i in range(0, 64, 8)]
+    assert all(len(of_batch) == 1 for of_batch in tasks)
+    assert sum(next(iter(of_batch)) for of_batch in tasks) == 3
+
+
+def test_a_window_is_reached_without_the_ones_before():
+    order = PlannedOrder(Order((40, 30), ((40, 30),), 5), LENGTHS, 2, 700, 5)
+    assert list(order)[320:352] == order.window(320).tolist()

@@ -114,17 +114,18 @@ def test_kill_9_and_the_same_command_end_in_bit_equal_weights(mixed):
 
 
 def test_the_loss_is_on_the_target_alone(model_folder):
-    from transformers import AutoTokenizer
-
     from data_recipes.row import Message, Row
-    from pipelines.tokens import IGNORED, tokenise
+    from pipelines.tokens import ChatTokeniser
 
-    tokenizer = AutoTokenizer.from_pretrained(model_folder)
+    tokeniser = ChatTokeniser(model_folder)
     turns = [Message(role="user", content="What is 3 + 5?"), Message(role="assistant", content="8")]
-    encoded = tokenise(Row(id="1", task="t", kind="domain", messages=turns), tokenizer)
-    trained = [token for token in encoded["labels"] if token != IGNORED]
-    assert tokenizer.decode(trained) == "8<|im_end|>"
-    assert encoded["input_ids"][-len(trained) :] == trained and len(encoded["input_ids"]) == len(encoded["labels"])
+    row = Row(id="1", task="t", kind="domain", messages=turns)
+    prompt_alone = row.model_copy(update={"messages": turns[:1]})
+    (ids, start), (prompt, end) = tokeniser([row, prompt_alone])
+    assert tokeniser.tokenizer.decode(ids[start:]) == "8<|im_end|>"
+    assert ids[:start] == prompt and end == len(prompt)
+    whole = tokeniser.tokenizer.apply_chat_template([turn.model_dump() for turn in turns], return_dict=False)
+    assert whole[: len(ids)] == ids
 
 
 @pytest.mark.slow
