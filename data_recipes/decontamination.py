@@ -113,8 +113,10 @@ class Protected:
         for item, task, how, words in texts:
             # rare among the texts of its task: the words of a template that all of them share tell nothing
             rows = task_rows[task, how] + 1
-            weights = {word: math.log(rows / word_rows[task, how, word]) + 0.01 for word in set(words)}
-            pairs = {pair: weights[pair[0]] + weights[pair[1]] for pair in set(zip(words, words[1:], strict=False))}
+            # dict.fromkeys and not set: sums must not depend on the order that string hashing gives in this process
+            weights = {word: math.log(rows / word_rows[task, how, word]) + 0.01 for word in dict.fromkeys(words)}
+            neighbours = dict.fromkeys(zip(words, words[1:], strict=False))
+            pairs = {pair: weights[pair[0]] + weights[pair[1]] for pair in neighbours}
             shares = _shares(weights)
             telling = 1 / sum(share**2 for share in shares.values())
             if telling < TELLING:
@@ -146,7 +148,7 @@ class Protected:
 
     def _find_sequence(self, row: Row, text: str, exempt: Callable[[str], bool]) -> Match | None:
         if self._whole and row.messages:
-            for question in {question_of(row), row.question}:
+            for question in (question_of(row), row.question):
                 for item in self._whole.get(_signs(question), ()):
                     if not exempt(item):
                         return Match(item, "exact", 1.0)
@@ -162,7 +164,7 @@ class Protected:
     def _find_reworded(self, text: str, exempt: Callable[[str], bool]) -> Match | None:
         words = _words(text)
         pairs = list(zip(words, words[1:], strict=False))
-        row_pairs = set(pairs)
+        row_pairs = dict.fromkeys(pairs)
         hits: Counter[int] = Counter()
         for pair in row_pairs:
             found = self._by_pair.get(pair)

@@ -194,7 +194,8 @@ def _draws(
 
 
 def _most(mixing: Mixing, task: TaskRecipe, size: int) -> int:
-    limits = [limit * size for limit in (mixing.max_epochs, task.max_epochs) if limit and mixing.scheme != "unimax"]
+    overall = mixing.max_epochs or (1.0 if mixing.scheme == "unimax" else None)
+    limits = [limit * size for limit in (overall, task.max_epochs) if limit]
     limits += [task.max_draws] if task.max_draws else []
     return math.floor(min(limits, default=1 << 62))
 

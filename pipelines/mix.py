@@ -331,3 +331,4 @@ def build_recipe(
     folder = folder.absolute()
     plan, heldout = prepare(recipe, folder, tokenise=tokeniser, protected=_protected(recipe))
     build_on_slurm(plan, heldout, folder, seed, **slurm)
+    say(f"  submitted; squeue shows the jobs, and the last of them leaves the mixture in {folder}")

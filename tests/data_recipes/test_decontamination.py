@@ -1,5 +1,10 @@
 """A protected question is found wherever it hides, reworded too, and nothing else is taken for it."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from data_recipes.decontamination import Protected
@@ -85,3 +90,35 @@ def test_templates_do_not_make_copies_of_one_another():
     index = Protected([row(asked(n, n + 3, 2), row_id=f"h{n}") for n in range(20, 70)])
     assert not any(index.find(row(asked(n, n + 4, 1))) for n in range(100, 200))
     assert index.find(row(f"Question: {asked(33, 36, 2)}")).item == "h33"
+
+
+FINDS = """
+from data_recipes.decontamination import Protected
+from data_recipes.row import Message, Row
+
+def row(name, text):
+    turns = [Message(role="user", content=name), Message(role="assistant", content=text)]
+    return Row(id=name, task="t", kind="domain", messages=turns)
+
+def word(n):
+    return "".join(chr(97 + n // 26**place % 26) for place in range(3))
+
+texts = [" ".join(word(n * 30 + place) for place in range(30)) for n in range(20)]
+index = Protected([row(f"item {n}", texts[n // 2]) for n in range(40)])  # every solution twice: ties
+print([index.find(row(f"asked {n}", texts[n].replace(word(n * 30 + 9), "other"))) for n in range(20)])
+"""
+
+
+def test_the_same_is_found_whatever_order_sets_have_in_a_process():
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", FINDS],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=Path(__file__).parents[2],
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+    assert len(said) == 1 and "solution" in said.pop()

@@ -161,6 +161,7 @@ def test_blocks_keep_the_shares_as_nearly_as_whole_blocks_can():
         (Mixing(scheme="shares", shares={"a": 1}, epoch_rows=5), "leave out the task 'b'"),
         (Mixing(scheme="shares", shares={**EXPLICIT, "e": 1}, epoch_rows=5), "unknown task 'e'"),
         (Mixing(scheme="proportional", epoch_rows=10**7, max_epochs=1), "allow 1490000 draws an epoch, fewer"),
+        (Mixing(scheme="unimax", epoch_rows=10**7, max_epochs=2), "allow 2980000 draws an epoch, fewer"),
         (Mixing(scheme="shares", shares=dict.fromkeys("abcd", 0), epoch_rows=5), "all shares are zero"),
     ],
 )
