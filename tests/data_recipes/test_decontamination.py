@@ -103,9 +103,9 @@ def row(name, text):
 def word(n):
     return "".join(chr(97 + n // 26**place % 26) for place in range(3))
 
-texts = [" ".join(word(n * 30 + place) for place in range(30)) for n in range(20)]
-index = Protected([row(f"item {n}", texts[n // 2]) for n in range(40)])  # every solution twice: ties
-print([index.find(row(f"asked {n}", texts[n].replace(word(n * 30 + 9), "other"))) for n in range(20)])
+texts = [" ".join(word((n * 7 + place * (1 + n % 3)) % 61) for place in range(30)) for n in range(20)]
+index = Protected([row(f"item {n}", texts[n]) for n in range(20)])
+print([index.find(row(f"asked {n}", f"{texts[n]} and {texts[n - 1]}")) for n in range(20)])  # two as good
 """
 
 
