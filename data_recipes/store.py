@@ -167,17 +167,18 @@ class Mixture:
         """All training tokens, memory-mapped."""
         path = self.folder / TOKENS
         kind = np.dtype(self.manifest["token_type"])
-        return np.memmap(path, kind, mode="r") if path.stat().st_size else np.zeros(0, kind)
+        # a plain view: slicing np.memmap itself costs more than reading the slice
+        return np.asarray(np.memmap(path, kind, mode="r")) if path.stat().st_size else np.zeros(0, kind)
 
     @cached_property
     def offsets(self) -> np.ndarray:
         """(N + 1,) where each row's tokens begin."""
-        return np.load(self.folder / OFFSETS, mmap_mode="r")
+        return np.asarray(np.load(self.folder / OFFSETS, mmap_mode="r"))
 
     @cached_property
     def targets(self) -> np.ndarray:
         """(N,) first trained token of each row."""
-        return np.load(self.folder / TARGETS, mmap_mode="r")
+        return np.asarray(np.load(self.folder / TARGETS, mmap_mode="r"))
 
     @cached_property
     def lengths(self) -> np.ndarray:
@@ -220,12 +221,14 @@ class Mixture:
             token and where it is trained on; ``task_ids`` (B,).
         """
         indices = np.asarray(indices)
-        starts, lengths = self.offsets[indices], self.offsets[indices + 1] - self.offsets[indices]
+        starts, ends = self.offsets[indices], self.offsets[indices + 1]
+        lengths = ends - starts
         columns = np.arange(int(lengths.max(initial=0)))
+        ids = np.full((len(indices), len(columns)), padding, np.int64)
+        tokens = self.tokens
+        for row, start, end in zip(ids, starts.tolist(), ends.tolist(), strict=True):
+            row[: end - start] = tokens[start:end]
         mask = columns < lengths[:, None]
-        # one gather for the whole batch: places beyond a row's end read the row's first token and are overwritten
-        ids = self.tokens[starts[:, None] + columns * mask].astype(np.int64)
-        ids[~mask] = padding
         trained = mask & (columns >= self.targets[indices][:, None])
         return {"input_ids": ids, "attention_mask": mask, "trained": trained, "task_ids": self.task_ids(indices)}
 

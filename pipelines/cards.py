@@ -24,8 +24,8 @@ def card(mixture: Mixture) -> str:
     lines = [
         recipe.description[:1].upper() + recipe.description[1:] + ".",
         "",
-        f"{len(mixture)} training rows, {len(mixture.tokens)} tokens ({manifest['tokenizer'].split()[0]} of the default"
-        f" model), {sum(counts['heldout_rows'] for counts in manifest['tasks'].values())} held-out rows;"
+        f"{len(mixture)} training rows, {len(mixture.tokens)} tokens,"
+        f" {sum(counts['heldout_rows'] for counts in manifest['tasks'].values())} held-out rows;"
         f" {manifest['protected_rows']} benchmark items and held-out questions kept out.",
         "",
         "| task | kind | licence | rows | tokens | held out | removed | source read |",

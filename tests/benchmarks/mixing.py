@@ -88,6 +88,7 @@ def reading(mixture: Mixture, batches: int = 1000) -> dict[str, float]:
     """Rows read a second, tokenised, in batches of 32, interleaved at the tasks' shares."""
     import datasets
 
+    datasets.disable_progress_bars()
     bounds = np.cumsum([0, *mixture.sizes])
     sets = []
     for first, last in zip(bounds[:-1], bounds[1:], strict=True):
@@ -99,13 +100,14 @@ def reading(mixture: Mixture, batches: int = 1000) -> dict[str, float]:
             one.save_to_disk(f"{folder}/{number}")
         sets = [datasets.load_from_disk(f"{folder}/{number}") for number in range(len(sets))]
         mapped = datasets.interleave_datasets(sets, probabilities=shares, seed=1, stopping_strategy="all_exhausted")
-        mapped = mapped.with_format("numpy")
+        formats = {name: mapped.with_format(name) for name in (None, "numpy", "arrow")}
         streams = [one.to_iterable_dataset() for one in sets]
         stream = datasets.interleave_datasets(streams, probabilities=shares, seed=1, stopping_strategy="all_exhausted")
         order = draws_of(mixture.manifest).order(seed=1)
 
-        def map_style() -> int:
-            return sum(len(mapped[i * BATCH : (i + 1) * BATCH]["input_ids"]) for i in range(batches))
+        def map_style(name: str | None) -> Callable[[], int]:
+            one = formats[name]
+            return lambda: sum(len(one[i * BATCH : (i + 1) * BATCH]["input_ids"]) for i in range(batches))
 
         def iterable() -> int:
             some = stream.batch(BATCH).take(batches // 20)
@@ -114,7 +116,8 @@ def reading(mixture: Mixture, batches: int = 1000) -> dict[str, float]:
         def ours() -> int:
             return sum(len(batch["input_ids"]) for batch in mixture.read(order, 0, batches * BATCH, BATCH))
 
-        return in_turn({"datasets, iterable": iterable, "datasets, map-style": map_style, "Mixture.read": ours})
+        mapped_ones = {f"datasets, map-style as {name or 'lists'}": map_style(name) for name in formats}
+        return in_turn({"datasets, iterable": iterable, **mapped_ones, "Mixture.read, padded": ours})
 
 
 def padding(folder: Path, capacity: int = 2048) -> dict[str, float]:
