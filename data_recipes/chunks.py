@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from data_recipes.decontamination import Match, Protected
-from data_recipes.reading import group_of, id_prefix, made_of
+from data_recipes.reading import group_of, id_prefix, made_of, prompt_of
 from data_recipes.recipe import Cleaning, Quality, Recipe
 from data_recipes.row import Row, normalise
 from data_recipes.sources import Source
@@ -61,6 +61,8 @@ class Plan:
     """Of the protected rows, those that are benchmarks' items: {id: benchmark}."""
     training_half: set[str] = field(default_factory=set)
     """Of these, the ids that a source of the training half may repeat."""
+    not_protected: dict[str, str] = field(default_factory=dict)
+    """Benchmarks whose items could not be had, and why."""
     prefixes: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -97,11 +99,12 @@ def make_part(plan: Plan, task: str, number: int, records: list[dict[str, Any]])
     rows = [row for row in made if row is not None]
     tokens = plan.tokenise(rows)
     reasons = [_reason(plan, task, row, len(ids)) for row, (ids, _) in zip(rows, tokens, strict=True)]
+    hashed = plan.recipe.cleaning.duplicates
     extra = {
         "tokens": pa.array([ids for ids, _ in tokens], pa.list_(pa.uint32())),
         "target": pa.array([target for _, target in tokens], pa.int32()),
-        "prompt_hash": pa.array([_hash(_prompt_text(row)) for row in rows], pa.uint64()),
-        "text_hash": pa.array([_hash(text_of(row)) for row in rows], pa.uint64()),
+        "prompt_hash": pa.array([_hash(prompt_of(row)) if hashed else 0 for row in rows], pa.uint64()),
+        "text_hash": pa.array([_hash(text_of(row)) if hashed else 0 for row in rows], pa.uint64()),
         "reason": pa.array([reason for reason, _, _ in reasons], pa.string()),
         "because": pa.array([match and match.item for _, match, _ in reasons], pa.string()),
         "score": pa.array([match and match.score for _, match, _ in reasons], pa.float32()),
@@ -182,10 +185,6 @@ def _make_held(task: str, number: int, records: list[dict[str, Any]]) -> Path:
 def text_of(row: Row) -> str:
     """Return all a row says: prompt, answers, preferences."""
     return "\n".join(turn.content for turn in row.messages + (row.chosen or []) + (row.rejected or []))
-
-
-def _prompt_text(row: Row) -> str:
-    return row.question if row.messages else text_of(row)
 
 
 def _hash(text: str) -> int:

@@ -13,22 +13,30 @@ class Seen:
     """The prompts of a task and the texts of all tasks so far, as 64-bit hashes."""
 
     def __init__(self) -> None:
+        self._asked: set[int] = set()
         self._prompts: set[int] = set()
         self._texts: set[int] = set()
 
     def next_task(self) -> None:
         """Forget the prompts: another task may ask the same question in its own way."""
-        self._prompts = set()
+        self._asked, self._prompts = set(), set()
+
+    def is_new_question(self, prompt: int) -> bool:
+        """Tell whether the task had no row with this prompt yet, kept or not; from now on it had."""
+        new = prompt not in self._asked
+        self._asked.add(prompt)
+        return new
 
     def repeats(self, prompt: int, text: int) -> str | None:
-        """Say what a row repeats, or None; a row that repeats nothing is remembered."""
+        """Say what a row repeats of those kept, or None."""
         if prompt in self._prompts:
             return "duplicate question"
-        if text in self._texts:
-            return "duplicate row"
+        return "duplicate row" if text in self._texts else None
+
+    def keep(self, prompt: int, text: int) -> None:
+        """Remember a row that stays; one that is removed leaves its place to a later one."""
         self._prompts.add(prompt)
         self._texts.add(text)
-        return None
 
 
 class NearSeen:

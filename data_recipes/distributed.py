@@ -5,6 +5,7 @@ with finished ranks remembered, which is all a build needs; Ray would bring a cl
 The steps are those of a local build (`data_recipes.chunks` and `data_recipes.mixture`), so the bytes are the same.
 """
 
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,16 @@ class PutTogether:
         return data
 
 
+def _fresh_logs(folder: Path) -> Path:
+    """Return an empty folder for datatrove's logs: those of an earlier build would pass for this one's finished ranks.
+
+    A build that was cut off loses nothing by it: its parts are kept by `data_recipes.chunks`.
+    """
+    logs = folder.with_name(f".{folder.name}.logs")
+    shutil.rmtree(logs, ignore_errors=True)
+    return logs
+
+
 def build_on_slurm(
     plan: Plan, heldout: list[Row], folder: Path, seed: int, *, tasks: int, partition: str, time: str
 ) -> None:
@@ -56,7 +67,7 @@ def build_on_slurm(
     """
     from datatrove.executor import SlurmPipelineExecutor
 
-    logs = folder.with_name(f".{folder.name}.logs")
+    logs = _fresh_logs(folder)
     common = {"time": time, "partition": partition, "venv_path": f"{sys.prefix}/bin/activate", "mail_type": "NONE"}
     parts = SlurmPipelineExecutor(
         [MakeParts(plan)], tasks=tasks, job_name="whetstone-parts", logging_dir=str(logs / "parts"), **common
@@ -75,7 +86,7 @@ def build_in_processes(plan: Plan, heldout: list[Row], folder: Path, seed: int, 
     """Do on this machine what `build_on_slurm` does on many: datatrove's local executor, same steps, same bytes."""
     from datatrove.executor import LocalPipelineExecutor
 
-    logs = folder.with_name(f".{folder.name}.logs")
+    logs = _fresh_logs(folder)
     parts = LocalPipelineExecutor([MakeParts(plan)], tasks=tasks, workers=workers, logging_dir=str(logs / "parts"))
     LocalPipelineExecutor(
         [PutTogether(plan, heldout, folder, seed)], tasks=1, depends=parts, logging_dir=str(logs / "mixture")

@@ -3,7 +3,6 @@
 import glob
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from data_recipes.errors import UserError
 from data_recipes.sources import Source
@@ -20,13 +19,13 @@ class EvaluationSet:
     """(hub id, splits); no splits: every one."""
     halves: bool = False
     """Only evaluation items exist: one half, by the hash of the question, may be trained on."""
-    shared: bool = False
-    """Its items also occur in sets that come in halves: a mixture that reads such a half reads that half of it too."""
+    repeats: tuple[str, ...] = ()
+    """Other sets whose questions it holds: who reads half of it reads that half of them."""
 
 
 SETS = (
-    EvaluationSet("gsm8k", ("gsm8k/test.jsonl",), (("openai/gsm8k", ("test",)), ("gsm8k", ("test",))), shared=True),
-    EvaluationSet("gsm8k_solutions", ("example_model_solutions.jsonl",), halves=True),
+    EvaluationSet("gsm8k", ("gsm8k/test.jsonl",), (("openai/gsm8k", ("test",)), ("gsm8k", ("test",)))),
+    EvaluationSet("gsm8k_solutions", ("example_model_solutions.jsonl",), halves=True, repeats=("gsm8k",)),
     EvaluationSet("mmlu_pro", ("mmlu_pro/test/",), (("TIGER-Lab/MMLU-Pro", ()),)),
     EvaluationSet(
         "math",
@@ -36,13 +35,12 @@ SETS = (
             ("EleutherAI/hendrycks_math", ("test",)),
             ("hendrycks/competition_math", ("test",)),
         ),
-        shared=True,
     ),
     EvaluationSet("svamp", ("math/svamp.jsonl",), (("ChilleD/SVAMP", ("test",)),)),
     EvaluationSet("asdiv", ("math/asdiv.jsonl",), (("EleutherAI/asdiv", ()),)),
     EvaluationSet("mawps", ("math/mawps.jsonl",), (("mwpt5/MAWPS", ()),)),
     EvaluationSet("aqua", ("aqua/test.json", "aqua/dev.json"), (("deepmind/aqua_rat", ("test", "validation")),)),
-    EvaluationSet("bbh", ("bbh/bbh/",), (("lukaemon/bbh", ()),), shared=True),
+    EvaluationSet("bbh", ("bbh/bbh/",), (("lukaemon/bbh", ()),)),
     EvaluationSet("humaneval", ("HumanEval.jsonl.gz",), (("openai/openai_humaneval", ()),)),
     EvaluationSet("mbpp", ("mbpp.jsonl",), (("google-research-datasets/mbpp", ("test", "validation")),)),
     EvaluationSet("cruxeval", ("cruxeval.jsonl",), (("cruxeval-org/cruxeval", ()),)),
@@ -60,8 +58,8 @@ SETS = (
         (("next-tat/TAT-QA", ("validation", "test")),),
         halves=True,
     ),
-    EvaluationSet("realcritic", ("realcritic/", "RealCritic/"), halves=True),
-    EvaluationSet("bigbench_mistake", ("bigbench_mistake/", "BIG-Bench-Mistake/"), halves=True),
+    EvaluationSet("realcritic", ("realcritic/", "RealCritic/"), halves=True, repeats=("gsm8k", "math")),
+    EvaluationSet("bigbench_mistake", ("bigbench_mistake/", "BIG-Bench-Mistake/"), halves=True, repeats=("bbh",)),
 )
 
 
@@ -129,10 +127,11 @@ def refuse_full_set(name: str, trained_on: Iterable[str]) -> None:
         )
 
 
-SHARED = frozenset(one.name for one in SETS if one.shared or one.halves)
+SHARED = frozenset(name for one in SETS if one.halves for name in (one.name, *one.repeats))
 """Sets of which a mixture may hold the training half."""
 
 
-def halves_in(sources: Iterable[Source | Any]) -> list[str]:
+def halves_in(sources: Iterable[Source]) -> list[str]:
     """Return the names of the evaluation sets of which any of `sources` reads the training half, sorted."""
-    return sorted({one.name for source in sources if source.settings.half == "train" and (one := set_of(source))})
+    read = [one for source in sources if source.settings.half == "train" and (one := set_of(source))]
+    return sorted({name for one in read for name in (one.name, *one.repeats)})

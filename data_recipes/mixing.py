@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from data_recipes.errors import UserError, nearest
@@ -34,13 +34,13 @@ class Draws:
         pairs = zip(self.rows, self.tokens, self.sizes, strict=True)
         return [draws * tokens / max(size, 1) for draws, tokens, size in pairs]
 
-    def order(self, seed: int, block: int = 1) -> Order:
-        """Return the order of these draws; `block` rows of one task follow one another.
+    def in_blocks(self, block: int) -> "Draws":
+        """Return the draws rounded to whole blocks, at least one for a task that has any: whole batches of one task."""
+        return replace(self, stages=[_in_blocks(stage, block) for stage in self.stages]) if block > 1 else self
 
-        With a block the draws are rounded to whole blocks; what a task loses or gains comes round in later epochs.
-        """
-        stages = self.stages if block == 1 else [_in_blocks(stage, block) for stage in self.stages]
-        return Order(tuple(self.sizes), tuple(map(tuple, stages)), seed, block)
+    def order(self, seed: int, block: int = 1) -> Order:
+        """Return the order of these draws; `block` rows of one task follow one another."""
+        return Order(tuple(self.sizes), tuple(map(tuple, self.in_blocks(block).stages)), seed, block)
 
 
 def _in_blocks(draws: list[int], block: int) -> list[int]:
@@ -171,7 +171,7 @@ def _draws(
             raise ValueError("a task's least rows are more than its most")
         rows = [min(max(size, least), most) for size, least, most in zip(sizes, lower, upper, strict=True)]
         return normalised(rows), [rows]
-    points = [(point.at, _by_task(point.shares, tasks, sizes, known)) for point in mixing.schedule]
+    points = [(point.at, normalised(_by_task(point.shares, tasks, sizes, known))) for point in mixing.schedule]
     means = [count / size for count, size in zip(tokens, sizes, strict=True)]
     asked = scheduled_mean(points) if points else _asked(mixing, tasks, sizes, tokens, known)
 
@@ -188,7 +188,7 @@ def _draws(
         for number, length in enumerate(lengths)
     ]
     for task, most, least, given in zip(tasks, upper, lower, map(sum, zip(*stages, strict=True)), strict=True):
-        if not least <= given <= most * epochs:
+        if not least * epochs <= given <= most * epochs:
             raise ValueError(f"the schedule comes to {given} draws of {task}, beyond that task's limits")
     return asked, stages
 

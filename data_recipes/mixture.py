@@ -9,9 +9,10 @@ parts it has.
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,7 @@ def build_mixture(
     tokenise: Tokenise,
     run_dir: Path | None = None,
     protected: Iterable[Row] = (),
+    missing: Mapping[str, str] = MappingProxyType({}),
     workers: int = 1,
 ) -> dict[str, Any]:
     """Build the mixture of `recipe` in `folder` and return its manifest.
@@ -65,12 +67,13 @@ def build_mixture(
         tokenise: turns rows into the tokens that the trainer sees.
         run_dir: what ``{run}`` in the recipe's paths means.
         protected: benchmark rows that nothing may train on.
+        missing: benchmarks whose rows could not be had, and why; recorded in the manifest.
         workers: processes; they change the time a build takes, not a byte of its result.
 
     Raises:
         UserError: a source cannot give what the recipe asks, or cleaning leaves a task without rows.
     """
-    plan, heldout = prepare(recipe, folder, tokenise=tokenise, run_dir=run_dir, protected=protected)
+    plan, heldout = prepare(recipe, folder, tokenise=tokenise, run_dir=run_dir, protected=protected, missing=missing)
     return finish(plan, heldout, folder, seed, workers)
 
 
@@ -91,7 +94,13 @@ def finish(plan: Plan, heldout: list[Row], folder: Path, seed: int, workers: int
 
 
 def prepare(
-    recipe: Recipe, folder: Path, *, tokenise: Tokenise, run_dir: Path | None = None, protected: Iterable[Row] = ()
+    recipe: Recipe,
+    folder: Path,
+    *,
+    tokenise: Tokenise,
+    run_dir: Path | None = None,
+    protected: Iterable[Row] = (),
+    missing: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[Plan, list[Row]]:
     """Choose the held-out rows and make the plan by which every worker makes its parts; return both.
 
@@ -108,7 +117,7 @@ def prepare(
     guarded = [*heldout, *others] if hows != {"none"} else []
     identity = fingerprint(
         [
-            recipe.model_dump(exclude={"mixing", "description"}),
+            [list(recipe.tasks), recipe.model_dump(exclude={"mixing", "description"})],  # parts go by a task's number
             {task: source.revision() for task, source in sources.items()},
             tokenise.name,
             hash_of_files(sorted(Path(__file__).parent.rglob("*.py"))),  # another version may make other parts
@@ -117,14 +126,14 @@ def prepare(
     )
     parts = folder.with_name(f".{folder.name}.parts") / identity
     for old in parts.parent.glob("*"):
-        if old != parts:  # of another recipe
+        if old != parts and old.is_dir():  # of another recipe
             shutil.rmtree(old)
     parts.mkdir(parents=True, exist_ok=True)
     groups = {task: {group_of(row) for row in rows} for task, rows in by_task.items()}
     index = Protected(guarded, near="near" in hows)
-    shared = {row.id for row in others if row.task in SHARED and half_of(question_of(row)) == "train"}
-    benchmarks = {row.id: row.task for row in others}
-    return Plan(recipe, sources, tokenise, index, groups, parts, benchmarks, shared), heldout
+    benchmarks = {row.id: row.task.split("/")[0] for row in others}
+    shared = {row.id for row in others if benchmarks[row.id] in SHARED and half_of(question_of(row)) == "train"}
+    return Plan(recipe, sources, tokenise, index, groups, parts, benchmarks, shared, dict(missing)), heldout
 
 
 @dataclass
@@ -158,12 +167,14 @@ class _Writer:
         settings = self._plan.recipe.tasks[task]
         account = self._accounts[task] = _Account()
         self._seen.next_task()
-        ids: set[int] = set()  # hashes: a task may have millions
+        # whole rows and functions bring ids of their own; other sources number their records
+        own_ids = settings.prompt is None or settings.source["type"] == "python"
+        ids: set[int] = set()
         subtasks: list[pa.Table] = []
         for path in parts:
             left = settings.train_rows - account.kept if settings.train_rows else None
             table = self._kept(task, read_part(path), account, left)
-            for row_id in table["id"].to_pylist():
+            for row_id in table["id"].to_pylist() if own_ids else ():
                 if hash(row_id) in ids:
                     where = self._plan.sources[task].where
                     raise UserError(
@@ -217,20 +228,20 @@ class _Writer:
             because, score = items[place], None
             if reason == "held out":
                 continue
-            repeated = self._seen.repeats(prompts[place], texts[place]) if cleaning.duplicates else None
-            if repeated == "duplicate question":
-                reason, because = repeated, None
-            else:
+            if not cleaning.duplicates or self._seen.is_new_question(prompts[place]):
                 account.candidates += 1
                 account.copies += because in self._plan.benchmarks
-                reason = reason or repeated
+            if reason is not None:
                 score = table["score"][place].as_py() if because else None
+            elif cleaning.duplicates:
+                reason = self._seen.repeats(prompts[place], texts[place])
             if reason is None and self._near and rows is not None:
                 found = self._near.near(rows[place].id, text_of(rows[place]))
                 if found:
                     reason, (because, score) = "near duplicate", found
             if reason is None:
                 keep.append(place)
+                self._seen.keep(prompts[place], texts[place])
             else:
                 self._note(task, account, table, place, reason, because, score)
         account.kept += len(keep)
@@ -249,6 +260,8 @@ class _Writer:
     def _write(self, name: str, table: pa.Table) -> None:
         self._rows.write(table)
         self._tokens.write(table["tokens"], table["target"])
+        if name in self._tasks and name != next(reversed(self._tasks)):  # a task's rows lie together
+            raise UserError(f"two tasks of the recipe give rows of the task {name!r}; rename one of the two")
         counts = self._tasks.setdefault(name, {"kind": table["kind"][0].as_py(), "train_rows": 0})
         counts["train_rows"] += table.num_rows
         self._halves |= {
@@ -277,6 +290,8 @@ class _Writer:
             "sources": {task: source.revision() for task, source in self._plan.sources.items()},
             "halves_trained_on": sorted({*halves_in(self._plan.sources.values()), *self._halves}),
             "protected_rows": self._plan.protected.size,
+            "protected": dict(sorted(Counter(self._plan.benchmarks.values()).items())),
+            "not_protected": self._plan.not_protected,
             "tasks": self._account_of_tasks(lengths, targets),
             "cleaning": {
                 task: {

@@ -61,16 +61,24 @@ def question_of(row: Row) -> str:
     return row.meta.get("question") or row.question
 
 
+def prompt_of(row: Row) -> str:
+    """Return all that is asked: every turn before the target (of a preference without any, the answers)."""
+    turns = [turn["content"] for turn in row.prompt] or [turn.content for turn in (row.chosen or [])]
+    return "\n".join(turns)
+
+
 def group_of(row: Row) -> str:
-    """Return what a row is held out together with: its group, else its normalised question."""
-    return f"group {row.meta['group']}" if "group" in row.meta else normalise(question_of(row))
+    """Return what a row is held out together with: its group, else its question, of a conversation all of it."""
+    if "group" in row.meta:
+        return f"group {row.meta['group']}"
+    return normalise(row.meta.get("question") or prompt_of(row))
 
 
 def distinct(rows: Iterator[Row]) -> Iterator[Row]:
     """Yield the first row of every prompt."""
     seen: set[str] = set()
     for row in rows:
-        prompt = normalise(row.question)
+        prompt = normalise(prompt_of(row))
         if prompt not in seen:
             seen.add(prompt)
             yield row
@@ -140,8 +148,3 @@ def task_rows(recipe: Recipe, task: str, run_dir: Path | None = None) -> tuple[l
     if len(train) < max(settings.train_rows, 1):
         raise too_few(sources[0], settings, len(train), len(heldout))
     return train, heldout
-
-
-def source_revisions(recipe: Recipe, run_dir: Path | None = None) -> dict[str, str]:
-    """Return, for each task, the version or content hash of its source."""
-    return {task: sources_of(recipe, task, run_dir)[0].revision() for task in recipe.tasks}

@@ -43,6 +43,8 @@ def _as_table(rows: list[list[Any]]) -> str:
 
 _environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=False)
 _environment.filters |= {"without": _without, "as_table": _as_table}
+# the same record gives the same row: nothing random
+del _environment.filters["random"], _environment.globals["lipsum"]
 
 
 @lru_cache(maxsize=4096)
@@ -189,7 +191,9 @@ def _rendered(task: str, recipe: TaskRecipe, row_id: str, record: dict[str, Any]
         target = _render(recipe.target, columns, where, "target")
         parts["messages"] = [Message(role="user", content=question), Message(role="assistant", content=target)]
     if recipe.instruction:
-        parts["messages"][0] = Message(role="user", content=_instructed(recipe.instruction, question))
+        roles = [turn["role"] if isinstance(turn, dict) else turn.role for turn in parts["messages"]]
+        first = Message(role="user", content=_instructed(recipe.instruction, question))
+        parts["messages"][roles.index("user") if "user" in roles else 0] = first
     if recipe.question:
         meta["question"] = _render(recipe.question, columns, where, "question")
     elif recipe.instruction or recipe.choices:

@@ -1,6 +1,7 @@
 """YAML in, a validated model or one plain sentence out."""
 
 import re
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -125,11 +126,16 @@ def clause(error: object) -> str:
     return re.sub(r"\. (?=[A-Z])", ", ", one_line(error)).rstrip(".")
 
 
+@lru_cache(maxsize=16)
+def _composed(text: str) -> yaml.Node | None:
+    return yaml.compose(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+
+
 def line_of(file: Path | None, keys: tuple[Any, ...]) -> str:
     """Return ``, line N`` for the place in a YAML file that `keys` lead to, as far as they lead; else nothing."""
     try:
         text = file.read_text(encoding="utf-8") if file else ""
-        node = yaml.compose(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+        node = _composed(text)
     except (OSError, ValueError, RecursionError, yaml.YAMLError):
         node = None
     if node is None:

@@ -45,7 +45,7 @@ def protected_rows() -> tuple[list[Row], dict[str, str]]:
     missing: dict[str, str] = {}
     for name in evaluation_sets().tasks:
         try:
-            rows += items_of(name)
+            rows += items_of(name, full=True)  # a source that declares its half may repeat that half
         except UserError as error:
             missing[name] = str(error)
     return rows, missing

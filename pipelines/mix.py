@@ -18,6 +18,7 @@ from data_recipes.row import Row
 from data_recipes.store import REMOVED, Mixture
 from eval.models import resolve_model
 from pipelines.experiment import Experiment
+from pipelines.record import locked
 from pipelines.tokens import ChatTokeniser
 
 EXAMPLES = 5
@@ -46,7 +47,7 @@ def build(
     Raises:
         UserError: the recipe cannot be built.
     """
-    protected = _protected(recipe)
+    protected, missing = _protected(recipe)
     build_mixture(
         recipe,
         folder,
@@ -54,22 +55,23 @@ def build(
         tokenise=ChatTokeniser(resolve_model(model)),
         run_dir=run_dir,
         protected=protected,
+        missing=missing,
         workers=workers or os.cpu_count() or 1,
     )
     show(folder)
 
 
-def _protected(recipe: Recipe) -> list[Row]:
+def _protected(recipe: Recipe) -> tuple[list[Row], dict[str, str]]:
     hows = {task.decontaminate or recipe.cleaning.decontaminate for task in recipe.tasks.values()}
     if recipe.cleaning.protect == "heldout" or hows == {"none"}:
-        return []
+        return [], {}
     from eval.protected import protected_rows
 
     rows, missing = protected_rows()
     if missing:
         first, why = next(iter(missing.items()))
         say(f"  not protected, because they cannot be had here: {', '.join(missing)} ({first}: {why})")
-    return rows
+    return rows, missing
 
 
 def show(folder: Path) -> None:
@@ -80,7 +82,8 @@ def show(folder: Path) -> None:
     """
     mixture = Mixture(folder)
     mixing = recipe_of(mixture.manifest).mixing
-    print_plan(mixture, draws_of(mixture.manifest, prompts_too=True), None, None)
+    has_targets = any(c["rows_without_target"] < c["train_rows"] for c in mixture.manifest["tasks"].values())
+    print_plan(mixture, draws_of(mixture.manifest, prompts_too=not has_targets), None, None)
     if mixing.schedule:
         _print_schedule(mixture, draws_of(mixture.manifest))
     _print_cleaning(mixture)
@@ -263,12 +266,14 @@ def _rows_by_task(mixture: Mixture) -> dict[str, dict[str, int]]:
 
 
 def sample(folder: Path, model: str, task: str | None, count: int, start: int) -> None:
-    """Print rows as the model will see them, in the order of training, what is not trained on dimmed.
+    """Print rows as the model will see them, in the mixture's order, what is not trained on dimmed.
+
+    Training reads the same order, arranged in batches of like length and without rows that have no target.
 
     Args:
         model: whose tokenizer turns the tokens back into text; it has to be the one the mixture was built for.
         task: only rows of this task.
-        start: position of training to begin at.
+        start: position of the order to begin at.
 
     Raises:
         UserError: there is no whole mixture, it is for another tokenizer, or it has no such task.
@@ -321,7 +326,8 @@ def build_recipe(
         raise UserError(f"{folder}: exists and is no mixture; give --output another folder")
     recipe, _ = load_recipe(name)
     if slurm is None:
-        build(recipe, folder, model, seed, workers)
+        with locked(folder.with_name(f".{folder.name}.parts")):  # two builds of one folder would remove each other's
+            build(recipe, folder, model, seed, workers)
         return
     if shutil.which("sbatch") is None:
         raise UserError("--slurm: no sbatch on this machine; leave --slurm out to build here")
@@ -329,6 +335,7 @@ def build_recipe(
 
     tokeniser = ChatTokeniser(resolve_model(model))
     folder = folder.absolute()
-    plan, heldout = prepare(recipe, folder, tokenise=tokeniser, protected=_protected(recipe))
+    protected, missing = _protected(recipe)
+    plan, heldout = prepare(recipe, folder, tokenise=tokeniser, protected=protected, missing=missing)
     build_on_slurm(plan, heldout, folder, seed, **slurm)
     say(f"  submitted; squeue shows the jobs, and the last of them leaves the mixture in {folder}")

@@ -106,7 +106,7 @@ def train(experiment: Experiment) -> None:
     """Run or resume the SFT stage in the experiment's run folder.
 
     Raises:
-        UserError: the mixture is missing or damaged, or nothing in it fits the model's length.
+        UserError: the mixture is missing or damaged, or a task has no target within sft.max_length.
     """
     from datasets import Dataset
 
@@ -165,19 +165,56 @@ def _plan(mixture: Mixture, arguments: SFTConfig, seed: int) -> tuple[Draws, Ada
     mixing = recipe_of(mixture.manifest).mixing
     batch = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
     block = batch if mixing.task_batches else 1
-    epochs = arguments.num_train_epochs if arguments.max_steps <= 0 else 1.0
-    draws = draws_of(mixture.manifest, epochs=epochs)
+    epochs = arguments.num_train_epochs
+    if arguments.max_steps > 0:
+        epochs = batch * arguments.max_steps / sum(draws_of(mixture.manifest).rows)
+    draws = draws_of(mixture.manifest, epochs=epochs).in_blocks(block)
     order: Order | AdaptiveOrder = draws.order(seed, block)
-    num_rows = batch * arguments.max_steps if arguments.max_steps > 0 else len(order)
-    if arguments.max_steps <= 0 and not mixing.schedule:  # a schedule's order already holds the whole run
-        num_rows = int(num_rows * epochs)
+    # a schedule's order already holds the whole run
+    num_rows = len(order) if mixing.schedule else int(len(order) * epochs)
+    num_rows = batch * arguments.max_steps if arguments.max_steps > 0 else num_rows // block * block
     if mixing.adaptive:
         # whole windows of batches sorted by length: a change falls between two of them
         steps = -(-mixing.adaptive.window_steps // WINDOW) * WINDOW
+        _check_adaptive(mixture, arguments, steps)
         order = AdaptiveOrder(mixture.sizes, draws.rows, steps * batch, mixing.adaptive.smoothing, seed, block)
     lengths = np.minimum(mixture.lengths, arguments.max_length or mixture.lengths.max())
-    planned = PlannedOrder(order, lengths, batch, num_rows, seed)
+    planned = PlannedOrder(order, lengths, batch, num_rows, seed, _substitutes(mixture, draws, arguments.max_length))
     return draws, order if isinstance(order, AdaptiveOrder) else None, planned
+
+
+def _check_adaptive(mixture: Mixture, arguments: SFTConfig, window_steps: int) -> None:
+    recipe = recipe_of(mixture.manifest)
+    if recipe.mixing.max_epochs or any(t.min_draws or t.max_draws or t.max_epochs for t in recipe.tasks.values()):
+        raise UserError("mixing.adaptive: shares that follow the losses keep no limits; remove the limits or adaptive")
+    if arguments.logging_steps > window_steps or arguments.save_steps % arguments.logging_steps:
+        raise UserError(
+            f"mixing.adaptive: losses are taken every sft.logging_steps ({arguments.logging_steps:g}); choose at most"
+            f" {window_steps} and a divisor of sft.save_steps ({arguments.save_steps:g}), so that a"
+            " resumed run sees them all"
+        )
+
+
+def _substitutes(mixture: Mixture, draws: Draws, max_length: int | None) -> np.ndarray:
+    """Return for each row the one to train on: itself, or another of its task where `max_length` leaves no target.
+
+    Raises:
+        UserError: a task that is read has no row with a target within `max_length`.
+    """
+    rows = np.arange(len(mixture))
+    if max_length is None:
+        return rows
+    empty = mixture.targets >= np.minimum(mixture.lengths, max_length)
+    for task, first, size, drawn in zip(mixture.tasks, mixture.first_rows, mixture.sizes, draws.rows, strict=True):
+        of_task = np.arange(first, first + size)
+        bad, good = of_task[empty[of_task]], of_task[~empty[of_task]]
+        if not drawn or not len(bad):
+            continue
+        if not len(good):
+            raise UserError(f"no row of the task {task!r} has a target within sft.max_length {max_length}; raise it")
+        rows[bad] = good[np.arange(len(bad)) * 7919 % len(good)]
+        say(f"  {task}: {len(bad)} of {size} rows have no target within {max_length} tokens; others take their place")
+    return rows
 
 
 class _KeepShares(TrainerCallback):

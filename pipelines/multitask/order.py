@@ -21,7 +21,13 @@ class PlannedOrder(Sampler[int]):
     """The row indices of a whole run, window after window; nothing is computed before it is reached."""
 
     def __init__(
-        self, order: Order | AdaptiveOrder, lengths: np.ndarray, batch_size: int, num_rows: int, seed: int
+        self,
+        order: Order | AdaptiveOrder,
+        lengths: np.ndarray,
+        batch_size: int,
+        num_rows: int,
+        seed: int,
+        substitutes: np.ndarray | None = None,
     ) -> None:
         """Plan a run.
 
@@ -30,8 +36,10 @@ class PlannedOrder(Sampler[int]):
             lengths: (N,) tokens of each row.
             batch_size: rows of an optimiser step, over all processes and accumulation.
             num_rows: rows of the whole run.
+            substitutes: (N,) the row to read instead of each row; absent: itself.
         """
         self._order, self._lengths, self._batch, self._num_rows, self._seed = order, lengths, batch_size, num_rows, seed
+        self._substitutes = substitutes
 
     def __len__(self) -> int:
         return self._num_rows
@@ -43,6 +51,7 @@ class PlannedOrder(Sampler[int]):
     def window(self, start: int) -> np.ndarray:
         """Return the rows of the window that begins at position `start`."""
         rows = self._order.indices(start, min(start + WINDOW * self._batch, self._num_rows))
+        rows = rows if self._substitutes is None else self._substitutes[rows]
         keys = [self._lengths[rows]]
         if self._order.block > 1:  # batches of one task: its rows stay together
             keys.append(np.searchsorted(np.cumsum(self._order.sizes), rows, side="right"))

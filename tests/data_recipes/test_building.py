@@ -181,7 +181,7 @@ def test_what_is_removed_is_removed_once_and_for_a_reason(tmp_path):
     long = sentence(1, 40)
     records = [
         {"prompt": f"Explain {long}", "completion": "first answer"},
-        {"prompt": f"explain  {long.upper()}", "completion": "another answer"},
+        {"prompt": f"explain  {long}", "completion": "another answer"},
         {"prompt": f"Please explain {long}", "completion": "first answer"},
         {"prompt": f"Please explain {long} 3", "completion": "first answer"},
         {"prompt": sentence(2), "completion": "a\na\na\na\nb"},
@@ -195,6 +195,7 @@ def test_what_is_removed_is_removed_once_and_for_a_reason(tmp_path):
             "prompt": "What is the tallest mountain of the whole continent of Africa called?",
             "completion": "Kilimanjaro it is.",
         },
+        {"prompt": sentence(2), "completion": "It is a good answer to the same question."},
     ]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     other = {"prompt": "Where does the river go?", "completion": "Down to the sea."}
@@ -227,6 +228,7 @@ cleaning:
     assert reasons[("a", "5")][0] == "repeated lines" and reasons[("a", "6")][0] == "mostly symbols"
     assert reasons[("a", "7")][0] == "language de" and reasons[("a", "8")][0] == "too long"
     assert reasons[("a", "9")] == ("protected (reworded)", "bench/1")
+    assert ("a", "10") not in reasons, "a row that is removed does not take a good one with it"
     assert reasons[("b", "1")] == ("duplicate row", None)
     for task, account in manifest["cleaning"].items():
         assert sum(account["removed"].values()) == sum(line["task"] == task for line in removed)

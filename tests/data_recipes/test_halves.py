@@ -77,7 +77,7 @@ def test_the_half_may_repeat_its_own_half_of_shared_sets_and_nothing_else(recipe
     manifest = build_mixture(
         recipe(", half: train"), tmp_path / "m", seed=0, tokenise=Words(), protected=items("gsm8k")
     )
-    assert manifest["halves_trained_on"] == ["gsm8k", "realcritic"]
+    assert manifest["halves_trained_on"] == ["gsm8k", "math", "realcritic"]
     assert manifest["tasks"]["critique"]["train_rows"] == sum(half_of(q) == "train" for q in QUESTIONS)
     with pytest.raises(UserError, match="trained on half of this set"):
         refuse_full_set("gsm8k", manifest["halves_trained_on"])
@@ -104,7 +104,7 @@ def test_the_benchmark_asks_the_held_out_half_and_refuses_the_whole(recipe, tmp_
         benchmark.items(benchmark.Settings(type="testset", set="gsm8k", full=True), tmp_path / "m")
     with pytest.raises(UserError, match="unknown evaluation set 'gsm9k' .did you mean 'gsm8k'"):
         benchmark.items(benchmark.Settings(type="testset", set="gsm9k"), tmp_path / "m")
-    assert Mixture(tmp_path / "m").manifest["halves_trained_on"] == ["gsm8k", "realcritic"]
+    assert Mixture(tmp_path / "m").manifest["halves_trained_on"] == ["gsm8k", "math", "realcritic"]
 
 
 @pytest.mark.parametrize("path", ["gsm8k/*.jsonl", "gsm8k/./test.jsonl", "gsm8k/../gsm8k/test.jsonl"])

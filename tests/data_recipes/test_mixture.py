@@ -65,11 +65,12 @@ def test_training_rows_that_hold_a_protected_question_are_left_out(recipe, tmp_p
     protected = train[0].model_copy(update={"id": "benchmark/7"})
     recipe.cleaning.protect = "all"
     manifest = build(recipe, tmp_path / "m", protected=[protected])
-    assert manifest["cleaning"]["chain_sum"]["removed"]["protected (exact)"] == 1
-    (line,) = [
+    assert manifest["cleaning"]["chain_sum"]["removed"]["protected (exact)"] == 2  # asked twice
+    line, again = [
         json.loads(line) for line in (tmp_path / "m/removed.jsonl").read_text().splitlines() if "benchmark" in line
     ]
     assert (line["id"], line["because"], line["task"]) == (train[0].id, "benchmark/7", "chain_sum")
+    assert again["because"] == "benchmark/7"
     assert train[0].id not in {row.id for row in read_mixture(tmp_path / "m", TRAIN)}
 
 
