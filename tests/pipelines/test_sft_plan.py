@@ -42,7 +42,7 @@ def mixture(tmp_path):
 
 def arguments(**changes) -> SimpleNamespace:
     given = {
-        "per_device_train_batch_size": 4,
+        "per_device_train_batch_size": 1,
         "gradient_accumulation_steps": 1,
         "world_size": 2,
         "num_train_epochs": 2.0,
