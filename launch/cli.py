@@ -84,6 +84,12 @@ def main(argv: list[str] | None = None) -> None:
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] == ["mix"] and words[1:2] and f"mix {words[1]}" in MIX_COMMANDS:
         words[:2] = [f"mix {words[1]}"]
+    elif words[:1] == ["mix"] and words[1:2] and words[1].isalpha() and not Path(words[1]).exists():
+        from data_recipes.errors import nearest
+
+        guess = nearest(f"mix {words[1]}", MIX_COMMANDS)
+        print(f"whetstone: {words[1]}: neither a file nor a command of mix{guess}", file=sys.stderr)
+        raise SystemExit(2)
     arguments = _parser().parse_args(words)
     try:
         _dispatch(arguments)

@@ -87,6 +87,7 @@ def test_a_folder_that_is_no_mixture_is_left_alone(mixtures, capsys, tmp_path):
     for words in (
         ["mix", "build", str(mixtures / "a.yaml"), "--output", str(tmp_path)],
         ["mix", "show", str(tmp_path)],
+        ["mix", "sho", str(tmp_path)],
         ["mix", "build", "no_such_recipe", "--output", str(tmp_path / "x")],
         ["mix", "build", str(mixtures / "a.yaml"), "--output", str(tmp_path / "x"), "--slurm", "cpu"],
     ):
