@@ -1,8 +1,7 @@
 """The part of a build that is done chunk by chunk, in any order and by any number of workers.
 
 A chunk of a source's records becomes a *part*: a file with the rows, their tokens, hashes, and the first reason to
-remove
-each one that can be seen without knowing the other rows. `data_recipes.mixture` then goes through the parts in order.
+remove each one that can be seen without knowing the other rows. `data_recipes.mixture` goes through the parts in order.
 Parts are written whole or not at all, so a build that was killed goes on with the parts it has.
 """
 
@@ -196,7 +195,7 @@ def _reason(plan: Plan, task: str, row: Row, num_tokens: int) -> tuple[str | Non
     cleaning = plan.recipe.cleaning
     if plan.heldout_groups[task] and group_of(row) in plan.heldout_groups[task]:
         return "held out", None, None
-    how = plan.recipe.tasks[task].decontaminate or cleaning.decontaminate
+    how = plan.recipe.decontamination_of(task)
     allowed: list[str] = []
     if how != "none":
         half = plan.training_half if plan.sources[task].settings.half == "train" else set()

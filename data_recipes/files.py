@@ -123,10 +123,14 @@ def keep_lines(path: Path, wanted: Callable[[dict[str, Any]], bool]) -> None:
         write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
 
 
-def sha256(path: Path) -> str:
-    """Return the hex SHA-256 of a file's bytes."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def sha256(*paths: Path) -> str:
+    """Return the hex SHA-256 of the bytes of `paths`, one after another."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 def fingerprint(value: Any) -> str:

@@ -29,7 +29,6 @@ from data_recipes.halves import half_of
 from data_recipes.reading import group_of, held_out, question_of, sources_of, too_few
 from data_recipes.recipe import Recipe
 from data_recipes.row import Row
-from data_recipes.sources import hash_of_files
 from data_recipes.store import (
     HELDOUT,
     MANIFEST,
@@ -111,16 +110,15 @@ def prepare(
     sources = {task: source for task, (source, _) in opened.items()}
     by_task = {task: held_out(recipe, task, opened[task]) for task in recipe.tasks}
     heldout = [row for rows in by_task.values() for row in rows]
-    cleaning = recipe.cleaning
-    hows = {task.decontaminate or cleaning.decontaminate for task in recipe.tasks.values()}
-    others = list(protected) if cleaning.protect == "all" and hows != {"none"} else []
+    hows = {recipe.decontamination_of(task) for task in recipe.tasks}
+    others = list(protected) if recipe.protects_benchmarks else []
     guarded = [*heldout, *others] if hows != {"none"} else []
     identity = fingerprint(
         [
             [list(recipe.tasks), recipe.model_dump(exclude={"mixing", "description"})],  # parts go by a task's number
             {task: source.revision() for task, source in sources.items()},
             tokenise.name,
-            hash_of_files(sorted(Path(__file__).parent.rglob("*.py"))),  # another version may make other parts
+            sha256(*sorted(Path(__file__).parent.rglob("*.py"))),  # another version may make other parts
             [row.id for row in guarded],
         ]
     )

@@ -261,6 +261,15 @@ class Recipe(Part):
         """Return the file a task was written in: paths in its source are relative to that file's folder."""
         return self._paths[task]
 
+    def decontamination_of(self, task: str) -> str:
+        """Return how a task is decontaminated: its own word, else the recipe's."""
+        return self.tasks[task].decontaminate or self.cleaning.decontaminate
+
+    @property
+    def protects_benchmarks(self) -> bool:
+        """Whether benchmarks' items are kept out of any task."""
+        return self.cleaning.protect == "all" and any(self.decontamination_of(task) != "none" for task in self.tasks)
+
 
 def load_recipe(name: str, beside: Path | None = None) -> tuple[Recipe, Path]:
     """Read a recipe by the name of a shipped one or by its path (relative to the folder `beside`).

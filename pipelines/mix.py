@@ -1,5 +1,4 @@
-"""The mix stage: the experiment's recipe becomes the run's mixture folder. And `whetstone mix ...`: build, show,
-compare."""
+"""The mix stage: the experiment's recipe becomes the run's mixture folder. And `whetstone mix build`, `show`, ..."""
 
 import json
 import os
@@ -62,8 +61,7 @@ def build(
 
 
 def _protected(recipe: Recipe) -> tuple[list[Row], dict[str, str]]:
-    hows = {task.decontaminate or recipe.cleaning.decontaminate for task in recipe.tasks.values()}
-    if recipe.cleaning.protect == "heldout" or hows == {"none"}:
+    if not recipe.protects_benchmarks:
         return [], {}
     from eval.protected import protected_rows
 

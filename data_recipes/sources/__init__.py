@@ -9,7 +9,6 @@ A source module ``data_recipes/sources/NAME.py`` is reached from a recipe as ``s
 A record is a mapping of columns: the recipe's templates turn it into a row, or its layout is recognised.
 """
 
-import hashlib
 import importlib
 import os
 import pkgutil
@@ -158,13 +157,3 @@ def open_source(given: dict[str, Any], place: Place, where: str, file: Path | No
     where_exactly = f"{where}{line_of(file, at)}"
     settings = validated(module.Settings, given, where, file=file, at=at)
     return Source(settings, place, where_exactly, file, at)
-
-
-def hash_of_files(paths: list[Path]) -> str:
-    """Return the hex SHA-256 over the contents of `paths`, one after another."""
-    digest = hashlib.sha256()
-    for path in paths:
-        with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()

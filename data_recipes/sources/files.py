@@ -18,7 +18,8 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from data_recipes.errors import UserError
-from data_recipes.sources import Place, SourceSettings, hash_of_files
+from data_recipes.files import sha256
+from data_recipes.sources import Place, SourceSettings
 from data_recipes.validation import clause
 
 FORMATS = (".jsonl", ".json", ".csv", ".parquet")
@@ -48,7 +49,7 @@ def records(settings: Settings, place: Place) -> Iterator[dict[str, Any]]:
 def revision(settings: Settings, place: Place) -> str:
     """Return the first file's name and the hash of all contents."""
     files = _files(settings, place)
-    return f"{files[0][1]} sha256:{hash_of_files([path for path, _ in files])}"
+    return f"{files[0][1]} sha256:{sha256(*(path for path, _ in files))}"
 
 
 def _files(settings: Settings, place: Place) -> list[tuple[Path, str]]:

@@ -9,7 +9,8 @@ from typing import Any
 from pydantic import field_validator
 
 from data_recipes.errors import UserError
-from data_recipes.sources import Place, SourceSettings, hash_of_files
+from data_recipes.files import sha256
+from data_recipes.sources import Place, SourceSettings
 from data_recipes.sources.files import exploded
 from data_recipes.validation import clause
 
@@ -70,7 +71,7 @@ def _folder(dataset: str, place: Place) -> Path | None:
 def _commit(dataset: str, revision: str | None, place: Place) -> str:
     folder = _folder(dataset, place)
     if folder:
-        return f"sha256:{hash_of_files(sorted(path for path in folder.rglob('*') if path.is_file()))}"
+        return f"sha256:{sha256(*sorted(path for path in folder.rglob('*') if path.is_file()))}"
     from huggingface_hub import HfApi
 
     try:

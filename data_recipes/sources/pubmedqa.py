@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 from data_recipes.errors import UserError
-from data_recipes.sources import Place, SourceSettings, files, hash_of_files
+from data_recipes.files import sha256
+from data_recipes.sources import Place, SourceSettings, files
 
 
 class Settings(SourceSettings):
@@ -30,7 +31,7 @@ def records(settings: Settings, place: Place) -> Iterator[dict[str, Any]]:
 
 def revision(settings: Settings, place: Place) -> str:
     """Return the hash of both files."""
-    return f"pubmedqa sha256:{hash_of_files([place.resolve(settings.questions), place.resolve(settings.test_ids)])}"
+    return f"pubmedqa sha256:{sha256(place.resolve(settings.questions), place.resolve(settings.test_ids))}"
 
 
 def _read(path: str, place: Place) -> Iterator[dict[str, Any]]:

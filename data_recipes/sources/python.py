@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from data_recipes.errors import UserError
-from data_recipes.sources import Place, SourceSettings, hash_of_files
+from data_recipes.files import sha256
+from data_recipes.sources import Place, SourceSettings
 from data_recipes.validation import clause
 
 
@@ -50,7 +51,7 @@ def revision(settings: Settings, place: Place) -> str:
         path = None
     if path is None:
         raise UserError(f"{settings.function}: has no source file to pin; give a function written in Python")
-    return f"{settings.function} sha256:{hash_of_files([Path(path)])}"
+    return f"{settings.function} sha256:{sha256(Path(path))}"
 
 
 def _raised(error: Exception) -> str:
