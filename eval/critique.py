@@ -1,15 +1,22 @@
 """Asking for a critique, writing one from known truth, and choosing which sampled answers are worth criticising.
 
-Convincing wrong answers and the accuracy of verdicts by certainty follow "Critique Ability of Large Language Models"
-(arXiv 2310.04815): of a question's wrong samples the most frequent answer is taken first. The certainty formula was
-not recovered from the paper; `certainty` is our design.
+Convincing wrong answers, the choice of responses with many steps and the accuracy of verdicts by certainty follow
+"Critique Ability of Large Language Models" (arXiv 2310.04815): of a question's wrong samples the most frequent answer
+is taken first. The certainty formula was not recovered from the paper; `certainty` is our design.
 """
 
+import hashlib
 from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from typing import Any, TypeVar
 
-from data_recipes.row import Message, Row
+from data_recipes.row import Message, Row, normalise
+from eval.benchmarks import Item
 from eval.verifiers import Verdict, fault
+
+T = TypeVar("T")
 
 ASK = """Question: {question}
 
@@ -17,6 +24,20 @@ Response: {response}
 
 Is the final answer of the response correct? Say briefly what the response says and what the answer must be, then end \
 with the line "Judgment: correct" or "Judgment: incorrect"."""
+
+
+VERDICTS = ["correct", "incorrect"]
+
+
+@dataclass(frozen=True)
+class Example:
+    """A worked critique: shown before the question, in prompts with examples."""
+
+    question: str
+    response: str
+    critique: str
+    verdict: str
+    """``correct`` or ``incorrect``."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +54,53 @@ def critique_prompt(question: str, response: str) -> str:
     return ASK.format(question=question, response=response.strip())
 
 
+def few_shot_prompt(principles: str, examples: Sequence[Example], question: str, response: str) -> str:
+    """Return a prompt of principles, worked critiques and the response to criticise, up to where the critique begins.
+
+    The order is that of arXiv 2310.04815, appendix F; its text was not recovered, so the words are ours.
+    """
+    shown = [_shown(one.question, one.response, f"{one.critique}\nJudgment: {one.verdict}") for one in examples]
+    return "\n\n".join([principles, *shown, _shown(question, response, "")])
+
+
+def _shown(question: str, response: str, critique: str) -> str:
+    return f"Question: {question.strip()}\n\nResponse: {response.strip()}\n\nCritique: {critique}".strip()
+
+
+def asked_for_verdict(
+    row_id: str,
+    task: str,
+    question: str,
+    response: str,
+    right: bool,
+    *,
+    principles: str,
+    examples: Sequence[Example],
+    **meta: Any,
+) -> Item:
+    """Return the item that asks for a critique of a response and is judged by its verdict.
+
+    Args:
+        examples: worked critiques; none: the question is put in the words that the critique stage trains with.
+        meta: beside the question and the options, what the row should know.
+    """
+    if examples:
+        prompt = few_shot_prompt(principles, examples, question, response)
+    else:
+        prompt = critique_prompt(question, response)
+    row = Row(
+        id=row_id,
+        task=task,
+        kind="critique",
+        messages=[Message(role="user", content=prompt)],
+        answer="correct" if right else "incorrect",
+        verifiers=["verdict"],
+        meta={"question": question, "options": VERDICTS, **meta},
+    )
+    # a model that goes on to the next question would add verdicts of its own making
+    return Item(row, stop=("\n\nQuestion:",) if examples else ())
+
+
 def write_critique(row: Row, verdict: Verdict) -> str:
     """Write the critique that is true of a judged answer: what it says, what is right, the fault if any, the verdict.
 
@@ -47,8 +115,25 @@ def write_critique(row: Row, verdict: Verdict) -> str:
 
 def certainty(samples: list[Sample]) -> float:
     """Return (n1 - n2) / N: the lead of the most frequent answer over the second, among N samples (our design)."""
-    counts = [count for _, count in Counter(s.verdict.answer for s in samples if s.verdict.answer).most_common(2)]
-    return (counts[0] - (counts[1] if len(counts) > 1 else 0)) / len(samples) if counts else 0.0
+    return lead([s.verdict.answer for s in samples])
+
+
+def lead(answers: Sequence[str | None]) -> float:
+    """Return (n1 - n2) / N for answers of which some (None or empty) could not be read, but count among the N."""
+    counts = [count for _, count in Counter(canonical(one) for one in answers if one).most_common(2)]
+    return (counts[0] - (counts[1] if len(counts) > 1 else 0)) / len(answers) if counts else 0.0
+
+
+def canonical(answer: str) -> str:
+    """Return a form in which two spellings of one answer are equal: 1,200.0 is 1200, letter case and spacing go.
+
+    Expressions are compared as they are written, so 1/2 and 0.5 stay two answers.
+    """
+    try:
+        number = Decimal(answer.replace(",", "").strip())
+    except InvalidOperation:
+        return normalise(answer)
+    return f"{number.normalize():f}" if number.is_finite() and abs(number.adjusted()) < 20 else normalise(answer)
 
 
 def convincing_wrong(samples: list[Sample]) -> list[Sample]:
@@ -62,6 +147,34 @@ def convincing_wrong(samples: list[Sample]) -> list[Sample]:
     for sample in wrong:
         first.setdefault(sample.verdict.answer, sample)
     return sorted(first.values(), key=lambda sample: -counts[sample.verdict.answer])
+
+
+def convincing_pair(samples: list[Sample]) -> tuple[Sample, Sample] | None:
+    """Return a right and a convincing wrong sample of one question, or None where it lacks either.
+
+    The wrong one gives the most frequent wrong answer. Among right samples, and among wrong ones of equal frequency,
+    the one with most steps is taken (section 3.2.1), then by a hash of the text.
+    """
+    right = [sample for sample in samples if sample.verdict.score == 1.0]
+    wrong = [s for s in samples if s.verdict.score is not None and s.verdict.score < 1.0 and s.verdict.answer]
+    if not right or not wrong:
+        return None
+    counts = Counter(canonical(sample.verdict.answer) for sample in wrong)
+    most = max(counts.values())
+    wrong = [sample for sample in wrong if counts[canonical(sample.verdict.answer)] == most]
+    return max(right, key=_steps), max(wrong, key=_steps)
+
+
+def _steps(sample: Sample) -> tuple[int, bytes]:
+    return sum(bool(line.strip()) for line in sample.text.splitlines()), hashlib.sha256(sample.text.encode()).digest()
+
+
+def spread(things: Iterable[T], number: int, key: Callable[[T], str]) -> list[T]:
+    """Return `number` of `things` (0: all), chosen by a hash of their `key`, in their own order."""
+    things = list(things)
+    order = sorted(range(len(things)), key=lambda i: hashlib.sha256(key(things[i]).encode()).digest())
+    kept = set(order[:number]) if number else set(order)
+    return [thing for i, thing in enumerate(things) if i in kept]
 
 
 def balanced(by_question: dict[str, list[Sample]], limit: int) -> list[tuple[str, Sample]]:

@@ -2,10 +2,14 @@
 
 import os
 import re
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from data_recipes.errors import UserError
-from data_recipes.files import folder_written_atomically, sha256, write_json
+from data_recipes.files import folder_written_atomically, read_json, sha256, write_json
+from data_recipes.validation import clause
 
 EMBEDDED = {
     "smollm2-135m-instruct": {
@@ -56,6 +60,62 @@ def check_model_name(name: str) -> None:
         raise UserError(
             f"model {name!r}: no such folder; give an existing one, a hub id (owner/name) or {list(EMBEDDED)[0]}"
         )
+
+
+def token_counter(model: str) -> Callable[[str], int]:
+    """Return a function that counts a text's tokens, special ones included, with the tokenizer of `model`.
+
+    Raises:
+        UserError: there is no such model, or it has no tokenizer.
+    """
+    folder = resolve_model(model)
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"tokenizer {model!r} cannot be loaded ({clause(error)[:160]}); name a model that has one"
+        ) from None
+    return lambda text: len(tokenizer(text).input_ids)
+
+
+def check_adapter(folder: str, model: str) -> int:
+    """Return the rank of the LoRA adapter in `folder`.
+
+    Raises:
+        UserError: there is no adapter, or it is none that can be asked on top of a model.
+    """
+    path = Path(folder).expanduser()
+    if not (path / "adapter_config.json").exists():
+        raise UserError(f"adapter {folder!r} of {model}: no such adapter (no adapter_config.json); mend the path")
+    config = read_json(path / "adapter_config.json")
+    if config.get("peft_type") != "LORA" or not (path / "adapter_model.safetensors").exists():
+        raise UserError(
+            f"adapter {folder!r} of {model}: not a LoRA adapter saved as safetensors; give one saved by PEFT"
+        )
+    return max([config.get("r") or 0, *(config.get("rank_pattern") or {}).values()])
+
+
+@contextmanager
+def merged(model: str, adapter: str, dtype: str) -> Iterator[str]:
+    """Yield a temporary folder with the weights of `model` and, added to them, those of a LoRA adapter.
+
+    It lies in memory where the system has a place for that, and is gone when the block ends.
+    """
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    base = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, dtype))
+    whole = PeftModel.from_pretrained(base, adapter).merge_and_unload()
+    size = 2 * sum(weight.numel() * weight.element_size() for weight in whole.parameters())
+    memory = Path("/dev/shm")
+    roomy = memory.is_dir() and os.statvfs(memory).f_bavail * os.statvfs(memory).f_frsize > size
+    with tempfile.TemporaryDirectory(prefix="whetstone-", dir=memory if roomy else None) as folder:
+        whole.save_pretrained(folder)
+        AutoTokenizer.from_pretrained(model).save_pretrained(folder)
+        yield folder
 
 
 def _convert(name: str) -> Path:

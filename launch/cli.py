@@ -4,13 +4,14 @@ import argparse
 import sys
 from pathlib import Path
 
+from launch import evaluation, power, snr
+
 STAGE_COMMANDS = {
     "critique": "sample answers, label them, write critique rows",
     "mix": "build the mixture of the experiment's recipe",
     "sft": "multi-task supervised fine-tuning",
     "grpo": "reinforcement learning with the tasks' verifiers",
     "eval": "evaluate the baselines and the trained models",
-    "leaderboard": "write the leaderboard: HTML, Markdown, CSV",
 }
 
 MIX_COMMANDS = ("mix build", "mix show", "mix diff", "mix sample", "mix card")
@@ -40,7 +41,12 @@ def _parser() -> argparse.ArgumentParser:
     run = add_experiment("run", "run every stage of an experiment; finished ones are skipped")
     run.add_argument("--dry-run", action="store_true", help="print the resolved file and the plan, run nothing")
     for name, summary in STAGE_COMMANDS.items():
-        add_experiment(name, summary)
+        command = add_experiment(name, summary)
+        if name == "eval":
+            command.add_argument("--shard", metavar="K/N", help="ask only this part of the items, such as 3/8")
+    evaluation.add_commands(commands)
+    snr.add_snr_commands(commands)
+    power.add_power_command(commands)
     _add_mix_commands(commands)
     submit = add_experiment("submit", "run an experiment through Slurm")
     submit.add_argument("--dry-run", action="store_true", help="print the batch script, submit nothing")
@@ -82,8 +88,8 @@ def _add_mix_commands(commands: argparse._SubParsersAction) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Run the command line; a user's mistake ends in one sentence and exit code 2."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if words[:1] == ["mix"] and words[1:2] and f"mix {words[1]}" in MIX_COMMANDS:
-        words[:2] = [f"mix {words[1]}"]
+    if " ".join(words[:2]) in (*MIX_COMMANDS, *snr.SNR_COMMANDS):
+        words[:2] = [" ".join(words[:2])]
     elif words[:1] == ["mix"] and words[1:2] and words[1].isalpha() and not Path(words[1]).exists():
         from data_recipes.errors import nearest
 
@@ -115,6 +121,12 @@ def _dispatch(arguments: argparse.Namespace) -> None:
         guarded(lambda: submit(arguments))
     elif arguments.command in MIX_COMMANDS:
         guarded(lambda: _mix(arguments))
+    elif arguments.command == "snr" or arguments.command in snr.SNR_COMMANDS:
+        guarded(lambda: snr.run_snr(arguments))
+    elif arguments.command == "power":
+        guarded(lambda: power.run_power(arguments))
+    elif arguments.command in evaluation.COMMANDS:
+        guarded(lambda: evaluation.run(arguments))
     elif arguments.command == "run" and arguments.dry_run:
         from launch.plan import print_plan
 
@@ -123,7 +135,8 @@ def _dispatch(arguments: argparse.Namespace) -> None:
         from launch.run import run_experiment
 
         only = None if arguments.command == "run" else [arguments.command]
-        guarded(lambda: run_experiment(arguments.file, arguments.overrides, only))
+        shard = getattr(arguments, "shard", None)
+        guarded(lambda: run_experiment(arguments.file, arguments.overrides, only, shard))
 
 
 def _mix(arguments: argparse.Namespace) -> None:

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 
 from data_recipes.errors import UserError
 from data_recipes.progress import say
+from eval import sandbox
 from eval.models import EMBEDDED, cache_dir, resolve_model
 
 NEEDED = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "deepspeed", "reasoning-gym")
@@ -45,6 +46,11 @@ def examine() -> None:
         except UserError as error:
             say(f"missing  model {name}: {error}")
             missing.append(name)
+    try:
+        sandbox.check()
+        say("ok       sandbox for model-written programs")
+    except UserError as error:
+        say(f"absent   sandbox for model-written programs, which only benchmarks of code need: {error}")
     free = shutil.disk_usage(cache_dir().parent if cache_dir().parent.exists() else "/").free / 2**30
     say(f"{'ok      ' if free > 5 else 'low     '} {free:.0f} GB free in {cache_dir().parent}")
     say(f"{'ok       sbatch found' if shutil.which('sbatch') else 'absent   sbatch: only whetstone submit needs it'}")

@@ -14,9 +14,10 @@ def print_plan(path: Path, overrides: list[str]) -> None:
     """Print the resolved experiment as YAML, then a line a stage: what is done, what would run."""
     experiment = load_experiment(path, overrides)
     say(yaml.safe_dump(experiment.model_dump(), sort_keys=False, allow_unicode=True))
-    recipe, recipe_path = experiment.mixture_recipe
     say(f"# run folder: {experiment.run_dir}")
-    say(f"# recipe: {recipe_path}, {len(recipe.tasks)} tasks")
+    if experiment.recipe is not None:
+        recipe, recipe_path = experiment.mixture_recipe
+        say(f"# recipe: {recipe_path}, {len(recipe.tasks)} tasks")
     for stage in experiment.stages:
         if stage == "leaderboard":
             say(f"# {stage}: written anew from the eval stage's samples")

@@ -17,9 +17,11 @@ import yaml
 from data_recipes.errors import UserError
 from data_recipes.files import write_atomically, write_json
 from data_recipes.progress import say
+from eval.harness import Shard
 from eval.models import EMBEDDED
+from eval.processes import die_with_parent
 from pipelines.experiment import Experiment, load_experiment
-from pipelines.record import LOCK_HELD, die_with_parent, locked, read_record
+from pipelines.record import LOCK_HELD, locked, read_record
 
 LAUNCH = Path(__file__).parent
 PACKAGES = (
@@ -36,19 +38,26 @@ PACKAGES = (
 )
 
 
-def run_experiment(path: Path, overrides: list[str], only: list[str] | None = None) -> None:
-    """Run the stages of the experiment file at `path`, in order; `only` names some of them.
+def run_experiment(
+    path: Path, overrides: list[str], only: list[str] | None = None, shard_given: str | None = None
+) -> None:
+    """Run the stages of the experiment file at `path`, in order.
+
+    Args:
+        only: some of the stages.
+        shard_given: the part of evaluation to run, such as ``3/8``.
 
     Raises:
         UserError: the file is wrong, the run folder is in use or was made with other settings, or a stage refused.
         SystemExit: a stage failed; its log is named.
     """
+    shard = Shard.parsed(shard_given) if shard_given else None
     experiment = load_experiment(path, overrides)
     stages = [stage for stage in experiment.stages if only is None or stage in only]
     if not stages:
         needed = ["eval" if stage == "leaderboard" else stage for stage in only or []]
         raise UserError(f"{path}: has no {', '.join(needed)} section; add it to the file")
-    with locked(experiment.run_dir) as lock:
+    with locked(experiment.run_dir, shard) as locks:
         for stage in experiment.stages:
             if stage != "leaderboard":
                 read_record(experiment, stage)  # refuses other settings before anything is written
@@ -60,21 +69,22 @@ def run_experiment(path: Path, overrides: list[str], only: list[str] | None = No
                 say(title)
                 from eval.leaderboard.build import build_leaderboard
 
-                build_leaderboard(experiment.run_dir)
+                build_leaderboard([experiment.run_dir])
                 continue
             record = read_record(experiment, stage)
-            if record and record["finished"]:
+            if record and record["finished"] and not shard:
                 say(f"{title}: done before ({sum(a.get('seconds', 0) for a in record['attempts']):.0f} s)")
                 continue
             say(title)
-            _run_stage(experiment, stage, resolved, lock)
+            _run_stage(experiment, stage, resolved, locks, ["--shard", str(shard)] if shard else [])
         say(f"{', '.join(stages)}: {time.monotonic() - start:.0f} s, in {os.path.relpath(experiment.run_dir)}")
 
 
 def _describe(experiment: Experiment, path: Path, overrides: list[str]) -> Path:
     """Write the resolved experiment, the command and the versions into the run folder; return the resolved file."""
     values = experiment.model_dump()
-    values["recipe"] = str(experiment.mixture_recipe[1].resolve())
+    if experiment.recipe is not None:
+        values["recipe"] = str(experiment.mixture_recipe[1].resolve())
     resolved = experiment.run_dir / "experiment.yaml"
     write_atomically(resolved, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
     shown = os.path.relpath(path) if not os.path.relpath(path).startswith("..") else path.name
@@ -140,16 +150,17 @@ def stage_environment(experiment: Experiment, stage: str) -> dict[str, str]:
     return {**environment, **os.environ}
 
 
-def _run_stage(experiment: Experiment, stage: str, file: Path, lock: int) -> None:
-    log_path = experiment.run_dir / "logs" / f"{stage}.log"
+def _run_stage(experiment: Experiment, stage: str, file: Path, locks: list[int], options: list[str]) -> None:
+    name = "-".join([stage, *options[1:]]).replace("/", "-of-")
+    log_path = experiment.run_dir / "logs" / f"{name}.log"
     log_path.parent.mkdir(exist_ok=True)
     with open(log_path, "a") as log:
         start_of_attempt = log_path.stat().st_size
         process = subprocess.Popen(
-            stage_command(experiment, stage, file),
+            [*stage_command(experiment, stage, file), *options],
             stderr=log,
             env=stage_environment(experiment, stage),
-            pass_fds=[lock],
+            pass_fds=locks,
             preexec_fn=die_with_parent,
         )
         try:

@@ -20,6 +20,7 @@ from data_recipes.recipe import (
     SharePoint,
     TaskRecipe,
 )
+from eval.benchmarks import BenchmarkSettings
 from eval.engines import EngineSettings
 from pipelines.experiment import (
     BaselineSection,
@@ -29,6 +30,7 @@ from pipelines.experiment import (
     GRPOSection,
     LaunchSection,
     LoraSection,
+    ModelSection,
     SFTSection,
 )
 from pipelines.trl_fields import config_class, json_schema_properties
@@ -41,7 +43,9 @@ MODELS = {
     "grpo": GRPOSection,
     "sft.lora, grpo.lora": LoraSection,
     "eval": EvalSection,
+    "eval.models.NAME": ModelSection,
     "eval.baselines.NAME": BaselineSection,
+    "eval.benchmarks: what every benchmark takes": BenchmarkSettings,
     "launch": LaunchSection,
     "A recipe file": Recipe,
     "A recipe file: tasks.NAME": TaskRecipe,

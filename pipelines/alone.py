@@ -9,11 +9,13 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from data_recipes.errors import UserError
-from pipelines.experiment import Experiment, load_experiment
-from pipelines.record import LOCK_HELD, die_with_parent, locked, stage_record
+from eval.harness import Shard
+from eval.processes import die_with_parent
+from pipelines.experiment import load_experiment
+from pipelines.record import LOCK_HELD, locked, stage_record
 
 
-def run_alone(stage: str, run: Callable[[Experiment], None]) -> None:
+def run_alone(stage: str, run: Callable[..., None]) -> None:
     """Parse the command line and run the stage, recording that it finished; a stage already finished is skipped."""
     parser = argparse.ArgumentParser(
         prog=f"python -m pipelines.{stage}", description=f"Run the {stage} stage of an experiment file."
@@ -22,14 +24,21 @@ def run_alone(stage: str, run: Callable[[Experiment], None]) -> None:
     parser.add_argument(
         "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="override a key"
     )
+    if stage == "eval":
+        parser.add_argument("--shard", type=Shard.parsed, help="ask only this part of the items, such as 3/8")
     arguments = parser.parse_args()
 
     def run_recorded() -> None:
         experiment = load_experiment(arguments.file, arguments.overrides)
+        shard = getattr(arguments, "shard", None)
         if "LOCAL_RANK" in os.environ:
             die_with_parent()  # a worker of a launcher that was killed would go on writing
         first = int(os.environ.get("RANK", "0")) == 0
-        lock = locked(experiment.run_dir) if first and LOCK_HELD not in os.environ else nullcontext()
+        lock = locked(experiment.run_dir, shard) if first and LOCK_HELD not in os.environ else nullcontext()
+        if shard:  # a part of the stage, so nothing to record
+            with lock:
+                run(experiment, shard=shard)
+            return
         with lock, stage_record(experiment, stage) as finished:
             if not finished:
                 run(experiment)

@@ -1,77 +1,97 @@
-"""The eval stage: the baselines and the trained models on the experiment's benchmarks, in one engine."""
+"""The eval stage: baselines, checkpoints, adapters and trained models on the same benchmarks, in one engine."""
 
+import gc
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from data_recipes.decontamination import Protected
 from data_recipes.errors import UserError
+from data_recipes.files import read_json, write_json
 from data_recipes.row import Row
 from data_recipes.store import TRAIN, Mixture
-from data_recipes.validation import validated
-from eval.benchmarks import load_benchmark
 from eval.engines import Engine, EngineSettings, open_engine
-from eval.harness import Contestant, Item, evaluate
-from eval.models import resolve_model
+from eval.harness import Benchmark, Contestant, Helpers, Shard, evaluate, open_benchmark
+from eval.models import check_adapter, resolve_model
+from eval.run_folder import distinct_slugs
 from pipelines.experiment import Experiment
+
+TRAINED = ("sft", "grpo")
+HARMLESS = {"transformers_version", "dtype", "torch_dtype", "_name_or_path", "use_cache"}
+"""Keys of a model's config.json that do not change its architecture."""
 
 
 def contestants(experiment: Experiment) -> list[Contestant]:
-    """Return the leaderboard's rows: the baselines, then the trained models in the order they were made."""
+    """Return the leaderboard's rows: baselines, other models, then the trained models in the order they were made."""
     assert experiment.eval is not None
     rows = [
-        Contestant(name, None if b.constant else experiment.model, b.num_examples, b.constant)
+        Contestant(name, None if b.constant else experiment.model, num_examples=b.num_examples, constant=b.constant)
         for name, b in experiment.eval.baselines.items()
     ]
-    for stage in ("sft", "grpo"):
-        if stage in experiment.stages:
-            rows.append(Contestant(stage.upper(), f"{{run}}/{stage}/model"))
+    for name, m in experiment.eval.models.items():
+        rows.append(Contestant(name, m.model or experiment.model, adapter=m.adapter))
+    rows += [Contestant(s.upper(), f"{{run}}/{s}/model") for s in TRAINED if s in experiment.stages]
+    try:
+        distinct_slugs(row.name for row in rows)
+    except UserError as error:
+        raise UserError(f"{experiment.name}: eval: {error}") from None
     return rows
 
 
-def run_eval(experiment: Experiment) -> None:
-    """Run or resume the eval stage in the experiment's run folder.
+def run_eval(experiment: Experiment, shard: Shard | None = None) -> None:
+    """Run or resume the eval stage, or one shard of it, in the experiment's run folder.
 
     Raises:
         UserError: the mixture or a trained model is missing.
     """
     if experiment.eval is None:
         raise UserError(f"{experiment.name}: the file has no eval section")
-    mixture = experiment.run_dir / "mixture"
-    items = []
-    for settings in experiment.eval.benchmarks:
-        benchmark = load_benchmark(settings["type"])
-        checked = validated(benchmark.Settings, settings, f"{experiment.name}: eval.benchmarks")
-        items += [Item(settings["type"], checked.max_tokens, row) for row in benchmark.items(checked, mixture)]
-    if not items:
-        raise UserError(f"{experiment.name}: the benchmarks hold no items; give the recipe's tasks heldout_rows")
-    for stage in ("sft", "grpo"):
-        if stage in experiment.stages and not (experiment.run_dir / stage / "model").is_dir():
-            raise UserError(f"{experiment.run_dir / stage}: not trained yet; run 'whetstone {stage} FILE' first")
-    opened = Mixture(mixture)
-    train = opened.rows(TRAIN)
-    index = Protected((item.row for item in items), near=False)
+    rows = contestants(experiment)
+    run_dir = experiment.run_dir
+    mixture = run_dir / "mixture" if experiment.recipe else None
+    benchmarks = [open_benchmark(b, mixture, f"{experiment.name}: eval.benchmarks") for b in experiment.eval.benchmarks]
+    for stage in TRAINED:
+        if stage in experiment.stages and not (run_dir / stage / "model").is_dir():
+            raise UserError(f"{run_dir / stage}: not trained yet; run 'whetstone {stage} FILE' first")
+    made_by = read_json(run_dir / "environment.json") if (run_dir / "environment.json").exists() else {}
+    versions = {**made_by.get("versions", {}), "python": made_by.get("python", "")}
+    provenance = {"command": made_by.get("command", ""), "versions": versions}
+    names, baselines = [row.name for row in rows], list(experiment.eval.baselines)
+    about = {"name": experiment.name, **provenance, "order": names, "baselines": baselines}
+    write_json(run_dir / "eval" / "run.json", about)
+    helpers = Helpers(
+        engine_for=one_engine(experiment.engine, run_dir, [row.adapter for row in rows if row.adapter]),
+        **(_of_mixture(mixture, benchmarks) if mixture else {}),
+    )
+    evaluate(rows, benchmarks, run_dir / "eval", helpers, seed=experiment.seed, shard=shard, provenance=provenance)
+
+
+def _of_mixture(folder: Path, benchmarks: list[Benchmark]) -> dict[str, Any]:
+    """Return the worked examples and constant answers of a mixture that holds no benchmark item.
+
+    Raises:
+        UserError: it does hold one.
+    """
+    mixture = Mixture(folder)
+    train = mixture.rows(TRAIN)
+    index = Protected((item.row for benchmark in benchmarks for item in benchmark.items), near=False)
     for row in train:
         match = index.find(row)
         if match:
             raise UserError(
-                f"{mixture}: the benchmark item {match.item} occurs in the training row {row.id}; leave that row out"
+                f"{folder}: the benchmark item {match.item} occurs in the training row {row.id}; leave that row out"
             )
-    manifest = opened.manifest
-    evaluate(
-        contestants(experiment),
-        items,
-        experiment.run_dir / "eval",
-        engine_for=one_engine(experiment.engine, experiment.run_dir),
-        examples=lambda task, k: worked_examples(train, task, k),
-        constants={
-            task: t["most_frequent_target"] for task, t in manifest["tasks"].items() if t["most_frequent_target"]
-        },
-        seed=experiment.seed,
-    )
+    frequent = {task: t["most_frequent_target"] for task, t in mixture.manifest["tasks"].items()}
+    constants = {task: target for task, target in frequent.items() if target}
+    return {"examples": partial(worked_examples, train), "constants": constants}
 
 
-def worked_examples(train: list[Row], task: str, k: int) -> list[Row]:
+def worked_examples(train: list[Row], task: str, k: int) -> list[Row] | None:
     """Return k training rows of `task` in a fixed order, of as many different answers as there are.
+
+    Returns:
+        None where the task has no training rows at all, as another benchmark's tasks have none.
 
     Raises:
         UserError: the task has fewer training rows.
@@ -79,23 +99,43 @@ def worked_examples(train: list[Row], task: str, k: int) -> list[Row]:
     by_answer: dict[str | None, list[Row]] = {}
     for row in sorted((row for row in train if row.task == task), key=lambda row: row.id):
         by_answer.setdefault(row.answer, []).append(row)
+    if not by_answer:
+        return None
     turns = [rows[i] for i in range(k) for rows in by_answer.values() if i < len(rows)]
     if len(turns) < k:
         raise UserError(f"eval.baselines: {task} has {len(turns)} training rows, fewer than the {k} examples asked for")
     return turns[:k]
 
 
-def one_engine(settings: EngineSettings, run_dir: Path) -> Callable[[str], Engine]:
-    """Return a function that opens one engine at the first call and swaps weights into it at later ones."""
-    running: dict[str, object] = {}
+def one_engine(settings: EngineSettings, run_dir: Path, adapters: list[str]) -> Callable[[Contestant], Engine]:
+    """Return a function that opens one engine at the first call and swaps weights into it at later ones.
 
-    def engine_for(model: str) -> Engine:
-        folder = resolve_model(model.replace("{run}", str(run_dir)))
+    Only a model of another architecture takes a new engine.
+    """
+    ranks = [check_adapter(adapter, "the model") for adapter in adapters] if settings.type != "openai" else []
+    running: dict[str, Any] = {}
+
+    def engine_for(contestant: Contestant) -> Engine:
+        assert contestant.model is not None
+        model = contestant.model.replace("{run}", str(run_dir))
+        if settings.type != "openai":
+            model = resolve_model(model)
+        wanted = (model, contestant.adapter)
+        if running and settings.type != "openai" and _architecture(model) != _architecture(running["weights"][0]):
+            running.clear()
+            gc.collect()
         if not running:
-            running["engine"], running["model"] = open_engine(settings, folder), folder
-        elif running["model"] != folder:
-            running["engine"].load_weights(folder)
-            running["model"] = folder
+            running["engine"] = open_engine(settings, model, contestant.adapter, ranks)
+        elif running["weights"] != wanted:
+            running["engine"].load_weights(*wanted)
+        running["weights"] = wanted
         return running["engine"]
 
     return engine_for
+
+
+def _architecture(model: str) -> dict[str, Any]:
+    """Return what of a model's config.json decides whether weights fit (of a hub id: nothing is known beforehand)."""
+    path = Path(model) / "config.json"
+    config = read_json(path) if path.exists() else {}
+    return {key: value for key, value in config.items() if key not in HARMLESS}

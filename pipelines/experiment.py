@@ -14,7 +14,7 @@ from data_recipes.recipe import Recipe, load_recipe
 from data_recipes.validation import parse_yaml, read_yaml, validated
 from eval.engines import EngineSettings
 from eval.hardware import Dtype
-from eval.models import check_model_name
+from eval.models import check_adapter, check_model_name
 from pipelines import trl_fields
 
 STAGES = ("critique", "mix", "sft", "grpo", "eval", "leaderboard")
@@ -98,17 +98,29 @@ class BaselineSection(Section):
     """No model: answer every question with its task's most frequent training answer."""
 
 
+class ModelSection(Section):
+    """A checkpoint or adapter to evaluate beside the others, in one engine where the architecture is the same."""
+
+    model: str | None = None
+    """A hub id or a folder; absent: the experiment's model."""
+    adapter: str | None = None
+    """Folder of a LoRA adapter (PEFT) on top of the model."""
+
+
 class EvalSection(Section):
     """What is measured, on which models."""
 
-    benchmarks: list[dict[str, Any]] = [{"type": "heldout"}, {"type": "critique"}]
+    benchmarks: list[dict[str, Any]] = Field([{"type": "heldout"}, {"type": "critique"}], min_length=1)
     """Each has a ``type``, the name of a file in eval/benchmarks/, and that benchmark's own keys."""
+    models: dict[str, ModelSection] = {}
+    """More rows of the leaderboard, by name: checkpoints and adapters. Names like ``mine@step-500`` tell which are
+    checkpoints of one run: with several of them the noise within the run is shown."""
     baselines: dict[str, BaselineSection] = {
         "base": BaselineSection(),
         "base, 3 examples": BaselineSection(num_examples=3),
         "most frequent answer": BaselineSection(constant=True),
     }
-    """Rows of the leaderboard beside the trained models."""
+    """Rows of the leaderboard beside the trained models; without a recipe only the base model, unless given."""
 
 
 class LaunchSection(Section):
@@ -135,8 +147,8 @@ class Experiment(Section):
     """Names the run folder's title and the Slurm job."""
     model: str
     """smollm2-135m-instruct, a hub id (owner/name) or a local folder."""
-    recipe: str
-    """A shipped recipe's name or a path beside this file."""
+    recipe: str | None = None
+    """A shipped recipe's name or a path beside this file; absent: nothing is mixed or trained, only evaluated."""
     output_dir: str
     """The run folder, relative to where the command runs."""
     seed: int = Field(0, ge=0)
@@ -154,14 +166,29 @@ class Experiment(Section):
     launch: LaunchSection = LaunchSection()
     """Where the training stages run."""
 
-    _recipe: Recipe = PrivateAttr()
-    _recipe_path: Path = PrivateAttr()
+    _recipe: Recipe | None = PrivateAttr(None)
+    _recipe_path: Path | None = PrivateAttr(None)
 
     @model_validator(mode="after")
     def _something_to_do(self) -> "Experiment":
         if self.sft is None and self.grpo is None and self.eval is None and self.critique is None:
             raise ValueError("nothing to do: give at least one of critique, sft, grpo, eval")
+        if self.recipe is None:
+            self._needs_no_recipe()
         return self
+
+    def _needs_no_recipe(self) -> None:
+        needing = [name for name in ("critique", "sft", "grpo") if getattr(self, name) is not None]
+        if needing:
+            raise ValueError(f"recipe is missing, and {needing[0]} needs one; name a recipe")
+        assert self.eval is not None
+        if "baselines" not in self.eval.model_fields_set:
+            self.eval.baselines = {"base": BaselineSection()}
+        for name, baseline in self.eval.baselines.items():
+            if baseline.num_examples or baseline.constant:
+                raise ValueError(
+                    f"recipe is missing, and eval.baselines.{name} takes its answers from one; name a recipe"
+                )
 
     @property
     def run_dir(self) -> Path:
@@ -172,19 +199,29 @@ class Experiment(Section):
     def stages(self) -> list[str]:
         """The stages this file asks for, in order."""
         wanted = {"critique": self.critique, "sft": self.sft, "grpo": self.grpo, "eval": self.eval}
-        return [stage for stage in STAGES if wanted.get("eval" if stage == "leaderboard" else stage, True) is not None]
+        wanted |= {"mix": self.recipe, "leaderboard": self.eval}
+        return [stage for stage in STAGES if wanted[stage] is not None]
 
     @property
     def mixture_recipe(self) -> tuple[Recipe, Path]:
-        """The recipe as read, and its file."""
+        """The recipe as read, and its file (of an experiment that has one)."""
+        assert self._recipe is not None and self._recipe_path is not None
         return self._recipe, self._recipe_path
 
     def fingerprint_of(self, stage: str) -> str:
-        """Return what identifies the settings that `stage` and the stages before it depend on."""
+        """Return what identifies the settings that `stage` and the stages before it depend on.
+
+        Evaluation's own section is left out: the harness itself tells which completions fit it.
+        """
         stages = self.stages[: self.stages.index(stage) + 1]
-        keys = {"model", "seed", "engine", *stages}
+        keys = {"model", "seed", "engine", *stages} - {"eval"}
         settings = {key: value for key, value in self.model_dump().items() if key in keys}
-        return fingerprint([settings, self._recipe.model_dump()])
+        settings["engine"] = {key: settings["engine"][key] for key in ("type", "dtype", "chat_template")}
+        return fingerprint([settings, self._recipe.model_dump() if self._recipe else None])
+
+    def section_fingerprint(self, stage: str) -> str | None:
+        """Return what identifies the section of a stage that is run again, rather than refused, when it changes."""
+        return fingerprint(self.eval.model_dump()) if stage == "eval" and self.eval else None
 
 
 trl_fields.SECTION_KEYS.update(sft=tuple(SFTSection.model_fields), grpo=tuple(GRPOSection.model_fields))
@@ -205,8 +242,11 @@ def load_experiment(path: Path, overrides: list[str] | None = None, check_trl: b
         _override(values, override)
     where = str(path) + (" with --set" if overrides else "")
     experiment = validated(Experiment, values, where)
-    experiment._recipe, experiment._recipe_path = load_recipe(experiment.recipe, beside=path.parent)
-    check_model_name(experiment.model)
+    if experiment.recipe is not None:
+        experiment._recipe, experiment._recipe_path = load_recipe(experiment.recipe, beside=path.parent)
+    if experiment.engine.type != "openai" or experiment.stages[0] != "eval":  # a server names its models as it likes
+        check_model_name(experiment.model)
+        _check_models(experiment, path)
     if check_trl:
         for name in ("sft", "grpo"):
             section = getattr(experiment, name)
@@ -230,9 +270,11 @@ def _override(values: dict[str, Any], override: str) -> None:
 
 
 def _check_tasks(experiment: Experiment, path: Path) -> None:
-    from eval.benchmarks import load_benchmark
     from eval.verifiers import load_verifier
 
+    _check_benchmarks(experiment, path)
+    if experiment.recipe is None:
+        return
     recipe, recipe_path = experiment.mixture_recipe
     for task, settings in recipe.tasks.items():
         for verifier in settings.verifiers:
@@ -248,6 +290,22 @@ def _check_tasks(experiment: Experiment, path: Path) -> None:
         known = known | {f"critique/{task}"}
     for task in experiment.grpo.tasks if experiment.grpo else []:
         _known_task(task, known, f"{path}: grpo.tasks")
+
+
+def _check_models(experiment: Experiment, path: Path) -> None:
+    for name, given in (experiment.eval.models if experiment.eval else {}).items():
+        try:
+            if given.model:
+                check_model_name(given.model)
+            if given.adapter:
+                check_adapter(given.adapter, given.model or experiment.model)
+        except UserError as error:
+            raise UserError(f"{path}: eval.models.{name}: {error}") from None
+
+
+def _check_benchmarks(experiment: Experiment, path: Path) -> None:
+    from eval.benchmarks import load_benchmark
+
     for number, settings in enumerate(experiment.eval.benchmarks if experiment.eval else []):
         where = f"{path}: eval.benchmarks.{number}"
         try:

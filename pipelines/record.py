@@ -1,19 +1,17 @@
 """The record by which a finished stage is recognised: ``<stage>/stage.json``, written last."""
 
-import ctypes
 import fcntl
 import os
 import resource
-import signal
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from data_recipes.errors import UserError
 from data_recipes.files import read_json, write_json
+from eval.harness import Shard
 from pipelines.experiment import Experiment
 
 RECORD = "stage.json"
@@ -41,38 +39,42 @@ def read_record(experiment: Experiment, stage: str) -> dict[str, Any] | None:
             f"{experiment.run_dir / stage}: made with other settings than the file has now; give another output_dir"
             f" (--set output_dir=...) or move that folder away"
         )
+    if record.get("section") != experiment.section_fingerprint(stage):
+        record["finished"] = False  # its section asks for something else now
     return record
 
 
 @contextmanager
-def locked(run_dir: Path) -> Iterator[int]:
+def locked(run_dir: Path, shard: Shard | None = None) -> Iterator[list[int]]:
     """Hold the run folder for this run and its stages; a killed run lets go as soon as its stage is dead.
 
+    Args:
+        shard: hold this shard alone; other shards may run, the whole may not.
+
     Yields:
-        The lock's file descriptor, for stages to inherit.
+        The locks' file descriptors, for stages to inherit.
 
     Raises:
         UserError: another run holds the folder.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
-    with open(run_dir / ".lock", "w") as lock:
+    with ExitStack() as stack:
+        wanted = [(".lock", fcntl.LOCK_SH if shard else fcntl.LOCK_EX)]
+        if shard:
+            wanted.append((f".lock-{shard.number}-of-{shard.total}", fcntl.LOCK_EX))
+        locks = [(stack.enter_context(open(run_dir / name, "w")), kind) for name, kind in wanted]
         deadline = time.monotonic() + SECONDS_TO_WAIT_FOR_LOCK
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise UserError(f"{run_dir}: another run is using this folder; wait for it or stop it") from None
-                time.sleep(0.5)
-        yield lock.fileno()
-
-
-def die_with_parent() -> None:
-    """Ask Linux to kill this process when the one that started it dies, however it dies."""
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+        for lock, kind in locks:
+            while True:
+                try:
+                    fcntl.flock(lock, kind | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > deadline:
+                        sentence = f"{run_dir}: another run is using this folder; wait for it or stop it"
+                        raise UserError(sentence) from None
+                    time.sleep(0.5)
+        yield [lock.fileno() for lock, _ in locks]
 
 
 @contextmanager
@@ -86,6 +88,9 @@ def stage_record(experiment: Experiment, stage: str) -> Iterator[bool]:
     first = int(os.environ.get("RANK", "0")) == 0
     attempts = [*(record["attempts"] if record else []), {"started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}]
     record = {"stage": stage, "fingerprint": experiment.fingerprint_of(stage), "finished": False, "attempts": attempts}
+    section = experiment.section_fingerprint(stage)
+    if section:
+        record["section"] = section
     if first:
         write_json(path, record)
     start = time.monotonic()

@@ -9,12 +9,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 USE = """
+import json
 from pathlib import Path
 from data_recipes.mixture import build_mixture
 from data_recipes.recipe import load_recipe
 from data_recipes.store import HELDOUT, read_mixture
-from eval.benchmarks import load_benchmark
-from eval.harness import Contestant, Item, evaluate
+from eval.harness import Contestant, Helpers, evaluate, open_benchmark
 from eval.verifiers import verify
 
 here = Path.cwd()
@@ -28,12 +28,11 @@ build_mixture(recipe, here / "mixture", seed=0, tokenise=Words())
 (row,) = [row for row in read_mixture(here / "mixture", HELDOUT) if row.id.endswith("/1")]
 assert (row.question, row.answer) == ("Is 1 even? Answer yes or no.", "no")
 assert verify(row, "No, it is odd.").score == 1 and verify(row, "Perhaps").score is None
-benchmark = load_benchmark("parity")
-settings = benchmark.Settings(type="parity", start=500)
-items = [Item("parity", settings.max_tokens, row) for row in benchmark.items(settings, here / "mixture")]
-evaluate([Contestant("always yes", None, constant=True)], items, here / "eval",
-         engine_for=None, examples=lambda task, k: [], constants={"parity": "yes"}, seed=0)
-print((here / "eval/always-yes/results.json").read_text().count(": 1.0"))
+benchmark = open_benchmark({"type": "parity", "start": 500}, here / "mixture", "here")
+evaluate([Contestant("always yes", None, constant=True)], [benchmark], here / "eval",
+         Helpers(engine_for=None, constants={"parity": "yes"}))
+results = json.loads((here / "eval/always-yes/results.json").read_text())
+print(sum(results["benchmarks"]["parity"]["scores"]["parity"].values()))
 """
 RECIPE = """
 tasks:
@@ -58,4 +57,4 @@ def test_each_takes_one_file_of_at_most_60_lines_and_no_edit_elsewhere(tmp_path)
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     result = subprocess.run([sys.executable, "-c", USE], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.strip() == "10"
+    assert result.stdout.strip() == "10.0"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from data_recipes.row import Row
 from data_recipes.store import HELDOUT, read_mixture
-from eval.benchmarks import BenchmarkSettings
+from eval.benchmarks import BenchmarkSettings, needed
 
 
 class Settings(BenchmarkSettings):
@@ -13,6 +13,6 @@ class Settings(BenchmarkSettings):
     max_tokens: int = 72
 
 
-def items(settings: Settings, mixture: Path) -> list[Row]:
+def items(settings: Settings, mixture: Path | None) -> list[Row]:
     """Return the held-out critique rows."""
-    return [row for row in read_mixture(mixture, HELDOUT) if row.kind == "critique"]
+    return [row for row in read_mixture(needed(mixture, settings.type), HELDOUT) if row.kind == "critique"]

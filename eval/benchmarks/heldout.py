@@ -7,7 +7,7 @@ from pydantic import Field
 
 from data_recipes.row import Row
 from data_recipes.store import HELDOUT, read_mixture
-from eval.benchmarks import BenchmarkSettings
+from eval.benchmarks import BenchmarkSettings, needed
 
 
 class Settings(BenchmarkSettings):
@@ -16,10 +16,10 @@ class Settings(BenchmarkSettings):
     items_per_task: int = Field(0, ge=0)
 
 
-def items(settings: Settings, mixture: Path) -> list[Row]:
+def items(settings: Settings, mixture: Path | None) -> list[Row]:
     """Return the first held-out rows of every task that is not a critique."""
     by_task: dict[str, list[Row]] = defaultdict(list)
-    for row in read_mixture(mixture, HELDOUT):
+    for row in read_mixture(needed(mixture, settings.type), HELDOUT):
         if row.kind != "critique":
             by_task[row.task].append(row)
     return [row for rows in by_task.values() for row in rows[: settings.items_per_task or None]]

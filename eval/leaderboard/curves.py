@@ -19,8 +19,12 @@ class Panel:
     last_value: float
 
 
-def panels(metrics: list[dict[str, Any]], prefix: str) -> list[Panel]:
-    """Return one panel for every metric whose name starts with `prefix`, all on one vertical scale."""
+def panels(metrics: list[dict[str, Any]], prefix: str, run: str = "") -> list[Panel]:
+    """Return one panel for every metric whose name starts with `prefix`, all on one vertical scale.
+
+    Args:
+        run: is put before each task's name.
+    """
     names = sorted(
         {key for line in metrics for key in line if key.startswith(prefix)}, key=lambda n: ("critique" in n, n)
     )
@@ -31,7 +35,8 @@ def panels(metrics: list[dict[str, Any]], prefix: str) -> list[Panel]:
     low, high = min(0.0, min(values)), max(values) or 1.0
     steps = [step for points in series.values() for step, _ in points]
     return [
-        _panel(name.removeprefix(prefix), points, low, high, min(steps), max(steps)) for name, points in series.items()
+        _panel(run + name.removeprefix(prefix), points, low, high, min(steps), max(steps))
+        for name, points in series.items()
     ]
 
 

@@ -6,7 +6,7 @@ from data_recipes.row import Row
 
 _ANNOUNCED = re.compile(r"\b(?:answer|option|choice)\b\W{0,6}(?:is\b|:|=)?\W{0,6}\(?([A-Z])\b(?![\w'’])", re.I)
 _BOXED = re.compile(r"\\boxed\{\W*([A-Z])\W*\}")
-_ALONE = re.compile(r"(?:^|\n)\W*\(?([A-Z])\b(?:[).:]|\W*(?:\n|$))")
+_ALONE = re.compile(r"^[^\w\n]{0,20}([A-Z])\b(?:[).:]|[^\w\n]*$)", re.M)
 
 
 def read(completion: str, row: Row) -> str | None:

@@ -8,10 +8,10 @@ _ITEM_EDGE = " \t\"'`*[](){}.;“”‘’"
 
 
 def _items(text: str) -> list[str]:
-    body = re.sub(r"^\s*(?:\d+[.)]|[-*•])\s+", ",", text, flags=re.M)
+    body = re.sub(r"^[ \t]*(?:\d+[.)]|[-*•])[ \t]+", ",", text, flags=re.M)
     body = re.sub(r",\s*and\s+(?=\w)(?!\w+\s*,)|(?<=\w)\s+and\s+(?=\w)", ", ", body)  # a conjunction, not an item
-    parts = re.split(r"\s*(?:,|\n|;|->|→)\s*", body)
-    return [item for item in (part.strip(_ITEM_EDGE) for part in parts) if item]
+    parts = re.split(r"[,\n;→]|->", body)
+    return [item for item in (part.strip().strip(_ITEM_EDGE) for part in parts) if item]
 
 
 def _plain(item: str) -> str:

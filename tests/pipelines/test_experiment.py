@@ -7,6 +7,7 @@ import pytest
 
 from data_recipes.errors import UserError
 from launch.schema import json_schema, reference
+from pipelines.evaluate import contestants
 from pipelines.experiment import load_experiment
 
 GOOD = """
@@ -23,6 +24,25 @@ def test_a_good_file_is_read_and_trl_fields_get_their_types(small_experiment):
     assert experiment.sft.trl["learning_rate"] == 1e-4 and experiment.sft.trl["max_steps"] == 2
     assert experiment.sft.lora.r == 8
     assert experiment.stages == ["mix", "sft", "eval", "leaderboard"]
+
+
+def test_without_a_recipe_only_the_base_model_is_evaluated_unless_the_file_says_more(small_experiment):
+    evaluation = "eval:\n  benchmarks: [{type: mmlu_pro}]\n  models: {late@step-9: {}}\n"
+    experiment = load_experiment(small_experiment(evaluation), ["recipe=null"])
+    assert experiment.stages == ["eval", "leaderboard"] and list(experiment.eval.baselines) == ["base"]
+    assert [row.name for row in contestants(experiment)] == ["base", "late@step-9"]
+    with pytest.raises(UserError, match="row 'base': cannot have a folder of its own beside 'base'"):
+        contestants(load_experiment(small_experiment(evaluation), ["recipe=null", "eval.models={base: {}}"]))
+
+
+def test_what_is_measured_may_grow_but_what_it_was_made_with_may_not_change(small_experiment):
+    first, more, other, faster = (
+        load_experiment(small_experiment(GOOD), overrides)
+        for overrides in ([], ["eval.benchmarks=[{type: heldout}]"], ["seed=4"], ["engine.kv_cache_gb=4"])
+    )
+    assert first.fingerprint_of("eval") == more.fingerprint_of("eval") == faster.fingerprint_of("eval")
+    assert first.section_fingerprint("eval") != more.section_fingerprint("eval")
+    assert first.fingerprint_of("eval") != other.fingerprint_of("eval")
 
 
 @pytest.mark.parametrize(
@@ -46,6 +66,20 @@ def test_a_good_file_is_read_and_trl_fields_get_their_types(small_experiment):
         (GOOD, ["launch.time=soon"], "launch.time"),
         (GOOD, ["seed=-1"], "seed: Input should be greater than or equal to 0"),
         ("", [], "nothing to do"),
+        (GOOD, ["recipe=null"], "recipe is missing, and sft needs one"),
+        (
+            GOOD,
+            ["recipe=null", "sft=null", "eval.baselines={b: {constant: true}}"],
+            "eval.baselines.b takes its answers",
+        ),
+        (GOOD, ["eval.models={x: {model: nowhere}}"], "eval.models.x: model 'nowhere': no such folder"),
+        (GOOD, ["eval.models={x: {adapter: nowhere}}"], "eval.models.x: adapter 'nowhere' of .*: no such adapter"),
+        (GOOD, ["eval.models={x: {adaptor: y}}"], "unknown key 'eval.models.x.adaptor' .did you mean 'adapter'"),
+        (GOOD, ["eval.benchmarks=[]"], "eval.benchmarks"),
+        (GOOD, ["eval.benchmarks=[{type: heldout, on_failure: gues}]"], "on_failure"),
+        (GOOD, ["eval.benchmarks=[{type: heldout, num_samples: 0}]"], "num_samples"),
+        (GOOD, ["engine.type=openai"], "base_url is missing"),
+        (GOOD, ["engine.base_url=http://x"], "base_url is only for type openai"),
         ("sft: {learning_rate: 1, learning_rate: 2}\n", [], "the key 'learning_rate' is given twice"),
         ("sft: [\n", [], "not valid YAML"),
         ("name: again\n", [], "the key 'name' is given twice"),
@@ -68,7 +102,7 @@ def test_a_stage_depends_on_its_own_settings_and_those_before_it(small_experimen
     other_eval = load_experiment(file, ["eval.baselines={base: {}}"], check_trl=False)
     other_rate = load_experiment(file, ["sft.learning_rate=2e-4"], check_trl=False)
     assert plain.fingerprint_of("sft") == other_eval.fingerprint_of("sft") != other_rate.fingerprint_of("sft")
-    assert plain.fingerprint_of("eval") != other_eval.fingerprint_of("eval")
+    assert plain.section_fingerprint("eval") != other_eval.section_fingerprint("eval")
     assert plain.fingerprint_of("mix") == other_rate.fingerprint_of("mix")
     (file.parent / "recipe.yaml").write_text((file.parent / "recipe.yaml").read_text().replace("seed: 1", "seed: 9"))
     assert load_experiment(file, check_trl=False).fingerprint_of("mix") != plain.fingerprint_of("mix")
