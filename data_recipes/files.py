@@ -61,15 +61,21 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: not valid JSON ({error}); delete it and run the same command again") from None
 
 
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
+def read_jsonl(path: Path, torn_line_ok: bool = False) -> list[dict[str, Any]]:
     """Read a JSON Lines file of objects.
+
+    Args:
+        torn_line_ok: leave out a last line without its end, which a kill tore or another process is writing.
 
     Raises:
         UserError: the file is missing, or a line (named in the message) is not a JSON object.
     """
     try:
         # not splitlines(): a model may write U+2028 and other separators, which JSON leaves as they are
-        lines = path.read_bytes().removesuffix(b"\n").split(b"\n")
+        content = path.read_bytes()
+        if torn_line_ok:
+            content = content[: content.rfind(b"\n") + 1]
+        lines = content.removesuffix(b"\n").split(b"\n")
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     rows = []

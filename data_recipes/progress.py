@@ -31,7 +31,7 @@ class Bar:
         if sys.stdout.isatty():
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-            text = TextColumn("  {task.description}")
+            text = TextColumn("  {task.description}", markup=False)  # names are the user's
             note = TextColumn("{task.fields[note]}", style="dim")
             self._rich = Progress(text, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), note)
             self._task = self._rich.add_task(description, total=total, completed=done, note="")

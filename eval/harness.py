@@ -143,6 +143,8 @@ def evaluate(
         raise UserError(f"eval.benchmarks: two are called {twice!r}; give one of them another 'name'")
     distinct_slugs(one.name for one in contestants)
     run = RunFolder(folder)
+    for contestant in contestants:
+        check_settings(run.path / slug(contestant.name), contestant, benchmarks, seed)
     write_json(folder / "benchmarks.json", [one.settings.model_dump() for one in benchmarks])
     write_items(folder / "items.jsonl", [(one.label, 0, item.row) for one in benchmarks for item in one.items])
     for contestant in contestants:
@@ -150,6 +152,25 @@ def evaluate(
         answers.complete()
         if shard is None:
             score_contestant(run, answers.folder)
+
+
+def check_settings(folder: Path, contestant: Contestant, benchmarks: list[Benchmark], seed: int) -> dict[str, Any]:
+    """Return the settings a contestant's folder will have, where they agree with those of its stored completions.
+
+    Raises:
+        UserError: they do not.
+    """
+    path = folder / "settings.json"
+    now = {**asdict(contestant), "seed": seed}
+    before = read_json(path) if path.exists() else {**now, "benchmarks": {}}
+    labels = {one.label: one.fingerprint for one in benchmarks}
+    changed = [label for label, mark in labels.items() if before["benchmarks"].get(label, mark) != mark]
+    if changed or any(before.get(key) != value for key, value in now.items()):
+        what = f"{', '.join(changed)}: " if changed else ""
+        raise UserError(
+            f"{folder}: {what}holds completions to other questions or settings; move it away or name another output_dir"
+        )
+    return {**before, **now, "benchmarks": {**before["benchmarks"], **labels}}
 
 
 class _Answers:
@@ -168,25 +189,15 @@ class _Answers:
         self.folder = run.path / slug(contestant.name)
         self._contestant, self._helpers, self._seed, self._shard = contestant, helpers, seed, shard
         self._benchmarks = benchmarks
-        self._check_settings(provenance)
+        given = check_settings(self.folder, contestant, benchmarks, seed)
         suffix = f"-{shard.number}-of-{shard.total}" if shard else ""
         self._log = JsonlLog(self.folder / f"samples{suffix}.jsonl")
         self._session = 1 + max((sample["session"] for sample in self._log.rows), default=0)
         self._stored = {_key(sample): sample for sample in read_samples(self.folder)}
-
-    def _check_settings(self, provenance: dict[str, Any]) -> None:
-        path = self.folder / "settings.json"
-        now = {**asdict(self._contestant), "seed": self._seed}
-        before = read_json(path) if path.exists() else {**now, "benchmarks": {}}
-        labels = {one.label: one.fingerprint for one in self._benchmarks}
-        changed = [label for label, mark in labels.items() if before["benchmarks"].get(label, mark) != mark]
-        if changed or any(before.get(key) != value for key, value in now.items()):
-            what = f"{', '.join(changed)}: " if changed else ""
-            raise UserError(
-                f"{self.folder}: {what}holds completions to other questions or settings; move it away or name another"
-                " output_dir"
-            )
-        write_json(path, {**now, "benchmarks": {**before["benchmarks"], **labels}, **provenance})
+        # a later session may run on another machine, so each has what it was made by
+        made_by = {f"{shard or 'whole'}, session {self._session}": provenance} if provenance else {}
+        settings = {**given, **provenance, "sessions": {**given.get("sessions", {}), **made_by}}
+        write_json(self.folder / "settings.json", settings)
 
     def complete(self) -> None:
         """Generate what is missing, round after round, then the likelihoods of right answers."""
@@ -235,7 +246,7 @@ class _Answers:
     def _ask(self, benchmark: Benchmark, items: list[Item], number: int) -> None:
         """Generate and store what is missing of one round."""
         wanted = list(self._requests(benchmark, items, number))
-        missing = [one for one in wanted if (benchmark.label, one[0].id, one[1]) not in self._stored]
+        missing = [one for one in wanted if not self._is_stored(benchmark.label, *one)]
         if not missing:
             return
         if self._contestant.constant:
@@ -269,6 +280,11 @@ class _Answers:
                 "stop": [*request.stop, *request.stop_after],
             }
             self._record(benchmark, row, number, sample, request.messages, written)
+
+    def _is_stored(self, label: str, row: Row, sample: int, request: Request) -> bool:
+        """Return whether there is a completion of this prompt: a later round's changes with the answers it follows."""
+        stored = self._stored.get((label, row.id, sample))
+        return stored is not None and (stored["round"] == 0 or stored["prompt"] == request.messages)
 
     def _requests(self, benchmark: Benchmark, items: list[Item], number: int) -> Iterator[tuple[Row, int, Request]]:
         settings = benchmark.settings
@@ -318,7 +334,8 @@ class _Answers:
                 text = right_text(item.row)
                 if text and self._is_asked(item.row):
                     chat = benchmark.settings.chat if item.chat is None else item.chat
-                    lead = "" if chat else " "
+                    prompt = "" if chat else "".join(turn["content"] for turn in item.row.prompt)
+                    lead = "" if chat or text[0].isspace() or prompt[-1:].isspace() else " "
                     key = f"{benchmark.label}\t{item.row.id}"
                     wanted.append(Continuation(key, self._with_examples(item.row), lead + text, chat))
         log = JsonlLog(self.folder / "likelihoods.jsonl") if wanted else None
@@ -339,7 +356,8 @@ def right_text(row: Row) -> str:
     """Return the text whose bits per byte are measured: the right option's, else the target, else the answer."""
     if not row.verifiers or row.kind == "critique":
         return ""
-    return str(row.meta.get("gold_text", row.target or row.answer) or "").strip()
+    text = str(row.meta.get("gold_text", row.target or row.answer) or "").rstrip()
+    return text if text.strip() else ""
 
 
 def _key(sample: dict[str, Any]) -> tuple[str, str, int]:

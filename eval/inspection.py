@@ -102,6 +102,8 @@ def inspect(path: Path, wanted: Wanted, count: int | None = None, start: int = 0
     """
     from rich.console import Console
 
+    if start < 0 or (count is not None and count < 1):
+        raise UserError(f"inspect: --start {start} and -n {count}: give a number from 0 on and one from 1 on")
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     if count is None and not sys.stdout.isatty():
         count = SHOWN_ELSEWHERE
@@ -122,19 +124,19 @@ def _show(console: Any, number: int, one: Judged) -> None:
     from rich.text import Text
 
     title = f"{number} · {one.contestant} · {one.row.task} · {one.row.id} · {', '.join(one.verdicts) or 'not judged'}"
-    console.rule(Text(title), align="left", style="bold")
+    console.rule(plain(title), align="left", style="bold")
     for turn in one.sample["prompt"]:
-        console.print(Text(f"[{turn['role']}]", style="dim"))
-        console.print(_plain(turn["content"]), style="dim")
+        console.print(plain(f"[{turn.get('role')}]"), style="dim")
+        console.print(plain(str(turn.get("content"))), style="dim")
     console.print(Text("[completion]", style="bold"))
-    console.print(_plain(str(one.sample["completion"])))
+    console.print(plain(str(one.sample["completion"])))
     if one.row.verifiers:
         read = "nothing could be read" if not one.parsed else one.answer
-        console.print(Text(f"answer read: {read}\nright answer: {one.row.answer}\nscore: {one.score}", style="bold"))
+        console.print(plain(f"answer read: {read}\nright answer: {one.row.answer}\nscore: {one.score}"), style="bold")
     console.print()
 
 
-def _plain(text: str) -> Any:
+def plain(text: str) -> Any:
     """Return text whose control characters cannot steer the terminal."""
     from rich.text import Text
 

@@ -62,6 +62,15 @@ def check_model_name(name: str) -> None:
         )
 
 
+def local_folder(model: str) -> str:
+    """Return the folder that holds a model, fetched from the hub where `model` is an id."""
+    if Path(model).is_dir():
+        return model
+    from huggingface_hub import snapshot_download
+
+    return snapshot_download(model, allow_patterns=["*.json", "*.jinja", "*.safetensors", "*.model", "*.txt"])
+
+
 def token_counter(model: str) -> Callable[[str], int]:
     """Return a function that counts a text's tokens, special ones included, with the tokenizer of `model`.
 

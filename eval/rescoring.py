@@ -6,6 +6,7 @@ from typing import Any
 from data_recipes.errors import UserError, nearest
 from data_recipes.files import read_json
 from data_recipes.progress import console, track
+from eval.inspection import plain
 from eval.run_folder import RunFolder, open_run
 from eval.scoring import score_contestant
 from eval.verifiers import extractions_of
@@ -59,7 +60,7 @@ def print_scores(results: list[dict[str, Any]]) -> None:
             )
             shown = [f"{100 * cell:.2f}" for cell in cells]
             extraction = b["extraction"] or "default"
-            table.add_row(result["name"], label, extraction, b["on_failure"], str(len(scores)), *shown)
+            table.add_row(plain(result["name"]), plain(label), extraction, b["on_failure"], str(len(scores)), *shown)
     console().print(table)
 
 

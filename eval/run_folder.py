@@ -25,6 +25,16 @@ from data_recipes.row import Row
 from data_recipes.validation import clause, validated
 from eval.benchmarks import BenchmarkSettings, load_benchmark
 
+SAMPLE = {
+    "benchmark": str,
+    "id": str,
+    "sample": int,
+    "completion": str,
+    "round": int,
+    "finish_reason": str,
+    "prompt": list,
+}
+"""What a stored completion cannot do without, and of which kind it is."""
 Asked = tuple[str, int, Row]
 """(benchmark's label, round, row)"""
 
@@ -135,16 +145,16 @@ def read_items(path: Path) -> list[Asked]:
 
 
 def read_samples(folder: Path) -> list[dict[str, Any]]:
-    """Return the stored completions of the contestant in `folder`, of all shards; of one stored twice the first."""
+    """Return the stored completions of the contestant in `folder`, of all shards; of one asked again the last."""
     samples: dict[tuple, dict[str, Any]] = {}
     for path in sorted(folder.glob("samples*.jsonl")):
-        for number, sample in enumerate(read_jsonl(path), start=1):
-            try:
-                key = (sample["benchmark"], sample["id"], sample["sample"])
-                str(sample["completion"]), sample["round"], sample["finish_reason"]
-            except KeyError as error:
-                raise UserError(f"{path}, line {number}: no {error} in it; mend or delete that line") from None
-            samples.setdefault(key, sample)
+        # the last line of another shard may be torn, or under way at this moment
+        for number, sample in enumerate(read_jsonl(path, torn_line_ok=True), start=1):
+            for name, kind in SAMPLE.items():
+                if not isinstance(sample.get(name), kind):
+                    said = f"no usable {name!r} in it" if name in sample else f"no {name!r} in it"
+                    raise UserError(f"{path}, line {number}: {said}; mend or delete that line")
+            samples[sample["benchmark"], sample["id"], sample["sample"]] = sample
     return list(samples.values())
 
 

@@ -91,6 +91,10 @@ def check_extraction(settings: BenchmarkSettings, rows: Iterable[Row], where: st
 
         mend = nearest(settings.extraction, known) if known else "; leave it out"
         raise UserError(f"{where}: no extraction {settings.extraction!r}{mend}")
+    if settings.stop_early and settings.strip_reasoning:
+        raise UserError(
+            f"{where}: stop_early may end a completion inside its reasoning, so strip_reasoning cannot be had"
+        )
     if settings.stop_early:
         early = [getattr(load_verifier(name), "EARLY", ()) for name in names]
         allowed = sorted(set(early[0]).intersection(*early[1:])) if early else []

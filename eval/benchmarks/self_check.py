@@ -145,13 +145,9 @@ def _winner(samples: list[Answered]) -> Answered:
 
 
 def scores(settings: Settings, answered: list[Answered]) -> Scores:
-    """Return the scores of the first sample, of the majority vote, and of the vote after self-check, as three tasks."""
-    found = votes(settings, answered)
-    name = f"self_check/{settings.set}"
+    """Return the scores of the vote after self-check; what it is compared with is among the metrics."""
     return {
-        f"{name}/first sample": {question: vote.first.score for question, vote in found.items()},
-        f"{name}/majority vote": {question: vote.majority.score for question, vote in found.items()},
-        f"{name}/self-check": {question: vote.checked.score for question, vote in found.items()},
+        f"self_check/{settings.set}": {name: vote.checked.score for name, vote in votes(settings, answered).items()}
     }
 
 
@@ -171,6 +167,8 @@ def metrics(settings: Settings, answered: list[Answered]) -> dict[str, Metric]:
     costs = {"majority vote": answers, "self-check": answers + critiques}
     return present(
         {
+            "first sample": ratio(firsts, lambda one: found[one.row.id].first.score),
+            "majority vote": ratio(firsts, lambda one: found[one.row.id].majority.score),
             "self-check less majority vote": ratio(firsts, gain, signed=True),
             "error reduction": ratio(firsts, gain, lambda one: 1 - found[one.row.id].majority.score, signed=True),
             "questions checked": ratio(firsts, lambda one: found[one.row.id].uncertain),

@@ -58,6 +58,8 @@ class EngineSettings(BaseModel):
     def _fits_the_type(self) -> "EngineSettings":
         if self.type == "openai" and not self.base_url:
             raise ValueError("base_url is missing; type openai needs the server's address")
+        if self.base_url and "@" in self.base_url:
+            raise ValueError("base_url holds a user or password, which would be written down; put it into api_key_env")
         if self.type != "openai" and self.base_url:
             raise ValueError("base_url is only for type openai; set type: openai or remove it")
         if self.type != "vllm" and (self.tensor_parallel_size > 1 or self.data_parallel_size > 1):

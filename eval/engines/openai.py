@@ -20,7 +20,11 @@ class OpenAIEngine:
     def __init__(self, settings: EngineSettings, model: str) -> None:
         from openai import OpenAI
 
-        key = os.environ.get(settings.api_key_env)
+        key = os.environ.get(settings.api_key_env, "").strip()
+        if not key.isascii() or not key.isprintable():
+            raise UserError(
+                f"the environment variable {settings.api_key_env} holds no key (odd characters); set it anew"
+            )
         self._settings = settings
         self._model = model
         self._client = OpenAI(
@@ -53,17 +57,29 @@ class OpenAIEngine:
         waiting = iter(asked)
         with ThreadPoolExecutor(self._settings.max_num_seqs) as pool:
             under_way: dict[Future, Any] = {}
+            failure: UserError | None = None
             try:
-                while True:
-                    for one in islice(waiting, 2 * self._settings.max_num_seqs - len(under_way)):
+                while under_way or not failure:
+                    for one in islice(waiting, 0 if failure else 2 * self._settings.max_num_seqs - len(under_way)):
                         under_way[pool.submit(self._paced, call, one)] = one
                     if not under_way:
-                        return
+                        break
                     finished, _ = wait(under_way, return_when=FIRST_COMPLETED)
                     for future in finished:
-                        yield under_way.pop(future), future.result()
+                        one = under_way.pop(future)
+                        error = future.exception()
+                        if error is None:
+                            yield one, future.result()
+                        elif not isinstance(error, UserError):
+                            raise error
+                        elif failure is None:  # nothing new is asked, but what is under way is worth keeping
+                            failure = error
+                            for waits in [waits for waits in under_way if waits.cancel()]:
+                                del under_way[waits]
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
+            if failure:
+                raise failure
 
     def _paced(self, call: Any, one: Any) -> Any:
         from openai import APIConnectionError, APIStatusError
@@ -78,6 +94,10 @@ class OpenAIEngine:
                 " runs, then run the same command again: what was answered is kept"
             ) from None
         except APIStatusError as error:
+            if error.status_code == 400 and isinstance(one, Continuation):
+                return None  # this server does not echo prompts
+            if error.status_code == 400 and not one.must_fit:
+                return Completion("", 0, 0, "no_room")
             mend = {
                 401: f"put the key into the environment variable {self._settings.api_key_env}",
                 404: "check the model's name and that engine.base_url ends as the server expects (often /v1)",
@@ -98,8 +118,11 @@ class OpenAIEngine:
             answer = self._client.chat.completions.create(messages=request.messages, **common)
         else:
             answer = self._client.completions.create(prompt=prompt_text(request.messages), **common)
-        if not answer.choices:
-            raise UserError(f"{self._settings.base_url} gave {request.key!r} no answer; check the server's log")
+        if not getattr(answer, "choices", None):
+            raise UserError(
+                f"{self._settings.base_url} gave {request.key!r} no answer; check that engine.base_url ends as"
+                " the server expects (often /v1)"
+            )
         choice = answer.choices[0]
         text = (choice.message.content if request.chat else choice.text) or ""
         usage = answer.usage
@@ -115,9 +138,10 @@ class OpenAIEngine:
         answer = self._client.completions.create(
             model=self._model, prompt=prompt + continuation.text, max_tokens=1, temperature=0, echo=True, logprobs=1
         )
-        scored = answer.choices[0].logprobs if answer.choices else None
-        if scored is None or not scored.text_offset:
-            return None
+        choice = answer.choices[0] if getattr(answer, "choices", None) else None
+        scored = choice.logprobs if choice else None
+        if scored is None or not scored.text_offset or not choice.text.startswith(prompt + continuation.text):
+            return None  # it does not echo
         whole = len(prompt) + len(continuation.text)
         ends = [*scored.text_offset[1:], whole]
         inside = [

@@ -27,18 +27,13 @@ class TransformersEngine:
     stops_after = True
 
     def __init__(self, settings: EngineSettings, model: str, adapter: str | None = None) -> None:
-        from transformers import AutoTokenizer
-
         self._settings = settings
-        self._tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left")
-        if self._tokenizer.pad_token is None:
-            self._tokenizer.pad_token = self._tokenizer.eos_token
         self.load_weights(model, adapter)
 
     def load_weights(self, model: str, adapter: str | None = None) -> None:
         """Go on with the weights in the folder `model`, with a LoRA adapter merged into them if any."""
         import torch
-        from transformers import AutoModelForCausalLM
+        from transformers import AutoModelForCausalLM, AutoTokenizer
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = concrete_dtype(self._settings.dtype)
@@ -47,6 +42,9 @@ class TransformersEngine:
                 self.load_weights(folder)
             return
         self._model = AutoModelForCausalLM.from_pretrained(model, dtype=dtype).to(device).eval()
+        self._tokenizer = AutoTokenizer.from_pretrained(model, padding_side="left")
+        if self._tokenizer.pad_token is None:
+            self._tokenizer.pad_token = self._tokenizer.eos_token
 
     def generate(self, requests: Iterable[Request]) -> Iterator[tuple[Request, Completion]]:
         """Yield each request with its completion, batch after batch of alike requests.

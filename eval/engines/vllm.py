@@ -7,7 +7,7 @@ from typing import Any
 from data_recipes.errors import UserError
 from eval.engines import Completion, Continuation, EngineSettings, Likelihood, Request, prompt_tokens, split_tokens
 from eval.hardware import concrete_dtype
-from eval.models import merged
+from eval.models import local_folder, merged
 
 
 def prepare_environment(kv_cache_gb: int) -> None:
@@ -41,6 +41,10 @@ def platform_arguments(max_model_len: int) -> dict[str, Any]:
 
 FORCED_TOKENS = "whetstone_forced_tokens"
 """The key of ``SamplingParams.extra_args`` that `eval.engines.forced_tokens` reads."""
+
+
+SHARED_TOKENS = 256
+"""Prompts with so many first tokens in common share enough to wait for one another."""
 
 
 class VLLMEngine:
@@ -102,7 +106,7 @@ class VLLMEngine:
                 )
             else:
                 yield request, Completion("", 0, len(prompt), "no_room")
-        for request, prompt in prompts:
+        for request, prompt in heads_first(prompts):
             pending[request.key] = request
             sampling = SamplingParams(
                 temperature=request.temperature,
@@ -174,9 +178,28 @@ class VLLMEngine:
             number = self._adapters.setdefault(adapter, len(self._adapters) + 1)
             self._adapter = LoRARequest(f"adapter-{number}", number, adapter)
 
-    def _reload(self, folder: str) -> None:
+    def _reload(self, model: str) -> None:
+        from transformers import AutoTokenizer
+
+        folder = local_folder(model)
         self.llm.collective_rpc("reload_weights", kwargs={"weights_path": folder})
         self.llm.reset_prefix_cache()
+        self._tokenizer = AutoTokenizer.from_pretrained(folder)  # a fine-tune may have a chat template of its own
+
+
+def heads_first(prompts: list[tuple[Request, list[int]]]) -> list[tuple[Request, list[int]]]:
+    """Return the prompts with the first of each long common beginning before all others, else in their order.
+
+    Prompts that vLLM prefills in one step cannot share what none of them has computed yet, so worked examples that
+    stand before many questions are best computed once, by the first of these.
+    """
+    seen: set[tuple[int, ...]] = set()
+    heads, others = [], []
+    for one in prompts:
+        beginning = tuple(one[1][:SHARED_TOKENS])
+        (others if beginning in seen else heads).append(one)
+        seen.add(beginning)
+    return heads + others
 
 
 def _rank_allowed(rank: int) -> int:

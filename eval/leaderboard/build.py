@@ -29,8 +29,11 @@ def build_leaderboard(run_dirs: list[Path], output: Path | None = None) -> Board
     """
     if output is None and len(run_dirs) > 1:
         raise UserError("leaderboard: several runs make one page; say where it goes with --output FOLDER")
-    board = read_board(run_dirs)
     folder = output or run_dirs[0] / "leaderboard"
+    theirs = next((one for one in (folder / "samples", folder / "index.html") if one.exists()), None)
+    if theirs is not None and not (folder / "findings.json").exists():  # (written first, so ours is known by it)
+        raise UserError(f"{theirs}: not a leaderboard's; say where the page goes with --output FOLDER")
+    board = read_board(run_dirs)
     templates = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -38,6 +41,7 @@ def build_leaderboard(run_dirs: list[Path], output: Path | None = None) -> Board
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    write_json(folder / "findings.json", {"findings": board.findings, "notes": board.notes})
     with folder_written_atomically(folder / "samples") as samples:
         template = templates.get_template("samples.html.j2")
         links = write_samples([line.source for line in board.lines], samples, template)
@@ -50,7 +54,6 @@ def build_leaderboard(run_dirs: list[Path], output: Path | None = None) -> Board
         ("pairs.csv", tables.pairs_csv(board)),
     ):
         write_atomically(folder / name, text.encode("utf-8", "replace"))
-    write_json(folder / "findings.json", {"findings": board.findings, "notes": board.notes})
     tables.print_table(board)
     say(f"  page: {folder / 'index.html'}")
     return board

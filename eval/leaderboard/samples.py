@@ -63,7 +63,10 @@ def _write_row(
         label: _Page(folder / name / f"{place}-{slug(label)[:60]}")
         for place, label in enumerate(row.result.benchmarks, start=1)
     }
-    seen: set[Key] = set()
+    last: dict[Key, str] = {}
+    for file in files:
+        for where, sample in _lines(file):
+            last[str(sample.get("benchmark")), str(sample.get("id")), sample.get("sample", 0)] = where
     for file in files:
         for where, sample in _lines(file):
             try:
@@ -73,8 +76,7 @@ def _write_row(
             except (KeyError, TypeError, ValueError, OverflowError):
                 needed = "benchmark, id, prompt and completion"
                 raise UserError(f"{where}: no sample with {needed}; mend or delete that line") from None
-            if key[0] in pages and key not in seen:
-                seen.add(key)
+            if key[0] in pages and last.get(key) == where:  # (what was asked again counts as it was asked last)
                 pages[key[0]].add(_shown(sample, completion, prompt, verdicts.get(key), answers.get(key[:2])))
     links = {}
     for label, page in pages.items():

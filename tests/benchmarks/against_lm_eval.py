@@ -22,12 +22,13 @@ from eval.models import resolve_model
 from eval.run_folder import open_run, read_samples
 
 BUILD = Path("build/lm-eval")
+# (not scikit-learn, whose presence changes what transformers imports: this task needs none of it)
 PINS = (
     *("lm-eval==0.4.13", "evaluate==0.4.6", "sqlitedict==2.1.0", "jsonlines==4.0.0", "rouge-score==0.1.2"),
-    *("sacrebleu==2.6.0", "scikit-learn==1.9.1", "word2number==1.1", "more-itertools==11.2.1", "zstandard==0.25.0"),
+    *("sacrebleu==2.6.0", "word2number==1.1", "more-itertools==11.2.1", "zstandard==0.25.0"),
     *("tqdm-multiprocess==0.0.11", "pytablewriter==1.2.1", "DataProperty==1.1.1", "mbstrdecoder==1.1.5"),
     *("pathvalidate==3.3.1", "tabledata==1.3.5", "tcolorpy==0.1.7", "typepy==1.3.5", "nltk==3.10.4", "absl-py==2.5.1"),
-    *("portalocker==3.2.0", "colorama==0.4.6", "tabulate==0.10.0", "joblib==1.6.0", "threadpoolctl==3.8.0"),
+    *("portalocker==3.2.0", "colorama==0.4.6", "tabulate==0.10.0"),
     *("lxml==6.1.3", "numexpr==2.14.2", "chardet==6.0.0.post1"),
 )
 ITEMS_PER_CATEGORY, NEW_TOKENS, LENGTH, SEQUENCES = 4, 64, 4096, 128

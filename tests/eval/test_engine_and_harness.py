@@ -10,7 +10,9 @@ from data_recipes.errors import UserError
 from data_recipes.row import Message, Row
 from eval.benchmarks import BenchmarkSettings, Item
 from eval.engines import Continuation, EngineSettings, Request, open_engine
+from eval.engines.vllm import heads_first
 from eval.harness import Benchmark, Contestant, Helpers, Shard, evaluate
+from eval.run_folder import read_samples
 
 QUESTIONS = [f"What is {a} + {b}? Answer with the number only." for a in range(1, 5) for b in range(1, 4)]
 
@@ -270,3 +272,31 @@ def test_a_second_round_is_asked_after_the_first_and_resumed_with_it(engine, tmp
     run(engine, tmp_path, [base], [benchmark])
     again = path.read_text().splitlines(keepends=True)
     assert again[:10] == kept and len(again) == 18
+    answer = json.loads(kept[0])
+    path.write_text("".join([json.dumps({**answer, "completion": "Another answer."}) + "\n", *again[1:]]))
+    run(engine, tmp_path, [base], [benchmark])
+    assert len(path.read_text().splitlines()) == 20, "what follows another answer is asked again"
+    asked = [s for s in read_samples(tmp_path / "base") if s["id"] == f"{answer['id']}/{answer['sample']}/again"]
+    assert len(asked) == 2 and all("Another answer." in s["prompt"][0]["content"] for s in asked)
+
+
+def test_a_torn_shard_is_finished_by_the_whole_run_and_a_refused_run_changes_nothing(engine, tmp_path):
+    base = Contestant("base", "m")
+    for number in (1, 2):
+        run(engine, tmp_path, [base], shard=Shard(number, 2))
+    path = tmp_path / "base" / "samples-2-of-2.jsonl"
+    torn = path.read_bytes()[:-20]  # as kill -9 in the middle of a write leaves it
+    path.write_bytes(torn)
+    merged = run(engine, tmp_path, [base])["base"]
+    assert set(scores(merged)) == {row.id for row in ROWS} and path.read_bytes() == torn
+    assert len((tmp_path / "base" / "samples.jsonl").read_text().splitlines()) == 1
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match="holds completions to other questions"):
+        run(engine, tmp_path, [base], [a_benchmark(ROWS[:3])])
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+def test_prompts_with_a_long_common_beginning_wait_for_the_first_of_them():
+    long, other = list(range(300)), list(range(1000, 1300))
+    prompts = [("a", [*long, 1]), ("b", [*long, 2]), ("c", [*other, 1]), ("d", [5]), ("e", [*other, 2]), ("f", [5])]
+    assert [name for name, _ in heads_first(prompts)] == ["a", "c", "d", "b", "e", "f"]

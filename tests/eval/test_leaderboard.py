@@ -393,3 +393,15 @@ def test_folders_that_are_none_or_given_twice_are_refused(write_run, tmp_path):
     ):
         with pytest.raises(UserError, match=told):
             build_leaderboard(folders, tmp_path / "out")
+
+
+def test_a_folder_of_somebody_elses_is_not_written_over(write_run, tmp_path):
+    run = write_run("x")
+    theirs = tmp_path / "results" / "samples" / "mine.txt"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("precious")
+    with pytest.raises(UserError, match="samples: not a leaderboard's"):
+        build_leaderboard([run], tmp_path / "results")
+    assert theirs.read_text() == "precious"
+    build_leaderboard([run], tmp_path / "board")
+    build_leaderboard([run], tmp_path / "board")  # its own it may replace

@@ -181,7 +181,7 @@ def damage(name: str, text: str):
         (damage("base/settings.json", "nonsense"), "settings.json: not valid JSON"),
         (damage("base/samples.jsonl", '{"id": "r0"}\n'), "samples.jsonl, line 1: no 'benchmark' in it"),
         (damage("base/samples.jsonl", '{"benchmark": "b", "id": "r0", "sample": 0}\n'), "line 1: no 'completion'"),
-        (damage("base/samples.jsonl", "{}\n{"), "samples.jsonl, line 2: not a JSON object"),
+        (damage("base/samples.jsonl", "{}\n{\n"), "samples.jsonl, line 2: not a JSON object"),
         (damage("base/samples.jsonl", "\x00\n"), "samples.jsonl, line 1: not a JSON object"),
         (damage("base/likelihoods.jsonl", '{"id": "r0"}\n'), "likelihoods.jsonl, line 1: not a likelihood"),
         (damage("base/likelihoods.jsonl", "nonsense\n"), "likelihoods.jsonl, line 1: not a JSON object"),
