@@ -43,10 +43,6 @@ FORCED_TOKENS = "whetstone_forced_tokens"
 """The key of ``SamplingParams.extra_args`` that `eval.engines.forced_tokens` reads."""
 
 
-SHARED_TOKENS = 256
-"""Prompts with so many first tokens in common share enough to wait for one another."""
-
-
 class VLLMEngine:
     """One vLLM engine; see `eval.engines.Engine`."""
 
@@ -106,7 +102,7 @@ class VLLMEngine:
                 )
             else:
                 yield request, Completion("", 0, len(prompt), "no_room")
-        for request, prompt in heads_first(prompts):
+        for request, prompt in prompts:
             pending[request.key] = request
             sampling = SamplingParams(
                 temperature=request.temperature,
@@ -185,21 +181,6 @@ class VLLMEngine:
         self.llm.collective_rpc("reload_weights", kwargs={"weights_path": folder})
         self.llm.reset_prefix_cache()
         self._tokenizer = AutoTokenizer.from_pretrained(folder)  # a fine-tune may have a chat template of its own
-
-
-def heads_first(prompts: list[tuple[Request, list[int]]]) -> list[tuple[Request, list[int]]]:
-    """Return the prompts with the first of each long common beginning before all others, else in their order.
-
-    Prompts that vLLM prefills in one step cannot share what none of them has computed yet, so worked examples that
-    stand before many questions are best computed once, by the first of these.
-    """
-    seen: set[tuple[int, ...]] = set()
-    heads, others = [], []
-    for one in prompts:
-        beginning = tuple(one[1][:SHARED_TOKENS])
-        (others if beginning in seen else heads).append(one)
-        seen.add(beginning)
-    return heads + others
 
 
 def _rank_allowed(rank: int) -> int:

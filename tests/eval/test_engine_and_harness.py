@@ -10,7 +10,6 @@ from data_recipes.errors import UserError
 from data_recipes.row import Message, Row
 from eval.benchmarks import BenchmarkSettings, Item
 from eval.engines import Continuation, EngineSettings, Request, open_engine
-from eval.engines.vllm import heads_first
 from eval.harness import Benchmark, Contestant, Helpers, Shard, evaluate
 from eval.run_folder import read_samples
 
@@ -294,9 +293,3 @@ def test_a_torn_shard_is_finished_by_the_whole_run_and_a_refused_run_changes_not
     with pytest.raises(UserError, match="holds completions to other questions"):
         run(engine, tmp_path, [base], [a_benchmark(ROWS[:3])])
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-
-
-def test_prompts_with_a_long_common_beginning_wait_for_the_first_of_them():
-    long, other = list(range(300)), list(range(1000, 1300))
-    prompts = [("a", [*long, 1]), ("b", [*long, 2]), ("c", [*other, 1]), ("d", [5]), ("e", [*other, 2]), ("f", [5])]
-    assert [name for name, _ in heads_first(prompts)] == ["a", "c", "d", "b", "e", "f"]
