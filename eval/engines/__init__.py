@@ -215,6 +215,29 @@ def prompt_tokens(tokenizer: Any, messages: list[dict[str, str]], chat: bool, te
         raise UserError(f"the chat template cannot render a prompt ({str(error)[:120]}); mend it") from None
 
 
+def with_room(
+    requests: Iterable[Request], tokenizer: Any, settings: EngineSettings
+) -> tuple[list[tuple[Request, list[int]]], list[tuple[Request, Completion]]]:
+    """Return the requests that fit the model's length with their prompts' token ids, and empty answers to the others.
+
+    Raises:
+        UserError: one that must fit does not.
+    """
+    fitting, others = [], []
+    for request in requests:
+        prompt = prompt_tokens(tokenizer, request.messages, request.chat, settings.chat_template)
+        if len(prompt) + request.max_tokens <= settings.max_model_len:
+            fitting.append((request, prompt))
+        elif request.must_fit:
+            raise UserError(
+                f"prompt {request.key!r} has {len(prompt)} tokens: with max_tokens {request.max_tokens} more than"
+                f" engine.max_model_len {settings.max_model_len}; raise it"
+            )
+        else:
+            others.append((request, Completion("", 0, len(prompt), "no_room")))
+    return fitting, others
+
+
 def split_tokens(
     tokenizer: Any, continuation: Continuation, template: str | None = None
 ) -> tuple[list[int], list[int]]:

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby, islice
 from typing import Any
 
-from data_recipes.errors import UserError
 from eval.engines import (
     Completion,
     Continuation,
@@ -12,8 +11,8 @@ from eval.engines import (
     Likelihood,
     Request,
     cut_at_stop,
-    prompt_tokens,
     split_tokens,
+    with_room,
 )
 from eval.hardware import concrete_dtype
 from eval.models import merged
@@ -56,18 +55,8 @@ class TransformersEngine:
         def alike(one: tuple[Request, list[int]]) -> tuple:
             return (one[0].temperature, one[0].max_tokens, one[0].stop, one[0].stop_after)
 
-        prompts = []
-        for request in requests:
-            prompt = prompt_tokens(self._tokenizer, request.messages, request.chat, self._settings.chat_template)
-            if len(prompt) + request.max_tokens <= self._settings.max_model_len:
-                prompts.append((request, prompt))
-            elif request.must_fit:
-                raise UserError(
-                    f"prompt {request.key!r} has {len(prompt)} tokens: with max_tokens {request.max_tokens} more"
-                    f" than engine.max_model_len {self._settings.max_model_len}; raise it"
-                )
-            else:
-                yield request, Completion("", 0, len(prompt), "no_room")
+        prompts, others = with_room(requests, self._tokenizer, self._settings)
+        yield from others
         for _, group in groupby(sorted(prompts, key=alike), key=alike):
             while batch := list(islice(group, min(self._settings.max_num_seqs, LARGEST_BATCH))):
                 completions = self._complete([request for request, _ in batch], [prompt for _, prompt in batch])

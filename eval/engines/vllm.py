@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from data_recipes.errors import UserError
-from eval.engines import Completion, Continuation, EngineSettings, Likelihood, Request, prompt_tokens, split_tokens
+from eval.engines import Completion, Continuation, EngineSettings, Likelihood, Request, split_tokens, with_room
 from eval.hardware import concrete_dtype
 from eval.models import local_folder, merged
 
@@ -90,18 +90,9 @@ class VLLMEngine:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
-        prompts, pending = [], {}
-        for request in requests:
-            prompt = prompt_tokens(self._tokenizer, request.messages, request.chat, self._settings.chat_template)
-            if len(prompt) + request.max_tokens <= self._settings.max_model_len:
-                prompts.append((request, prompt))
-            elif request.must_fit:
-                raise UserError(
-                    f"prompt {request.key!r} has {len(prompt)} tokens: with max_tokens {request.max_tokens} more"
-                    f" than engine.max_model_len {self._settings.max_model_len}; raise it"
-                )
-            else:
-                yield request, Completion("", 0, len(prompt), "no_room")
+        prompts, others = with_room(requests, self._tokenizer, self._settings)
+        yield from others
+        pending = {}
         for request, prompt in prompts:
             pending[request.key] = request
             sampling = SamplingParams(
