@@ -183,9 +183,9 @@ def test_a_server_that_is_not_there_is_named(server):
 
 
 def test_requests_keep_the_pace_that_is_asked_for(server):
-    list(engine_for(server, requests_per_minute=1200).generate(asked(6)))
+    list(engine_for(server, requests_per_minute=1200).generate(asked(30)))
     times = sorted(one["at"] for one in server.seen)
-    assert times[-1] - times[0] > 5 * 0.05 * 0.6, "1,200 a minute are twenty a second"
+    assert times[-1] - times[0] > 29 * 0.05 * 0.6, "1,200 a minute are twenty a second"
 
 
 def test_likelihoods_come_from_the_echo_of_plain_prompts(server):
