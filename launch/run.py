@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from data_recipes.progress import say
 from eval.harness import Shard
 from eval.models import EMBEDDED
 from eval.processes import die_with_parent
+from pipelines.alone import Preempted
 from pipelines.experiment import Experiment, load_experiment
 from pipelines.record import LOCK_HELD, locked, read_record
 
@@ -121,17 +123,19 @@ def stage_command(experiment: Experiment, stage: str, file: Path) -> list[str]:
     """Return the command that runs a stage: plain Python, or accelerate where training has several processes."""
     processes = experiment.launch.num_processes
     if stage in ("sft", "grpo") and processes > 1:
-        strategy = experiment.launch.strategy
-        if strategy == "ddp" and shutil.which("nvidia-smi") is None:
-            strategy = "cpu"
-        config = LAUNCH / "accelerate" / f"{strategy}.yaml"
-        launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
-        deepspeed = LAUNCH / "deepspeed" / f"{strategy}.json"
-        if deepspeed.exists():
-            launcher += ["--deepspeed_config_file", str(deepspeed)]
         options = ["--num_processes", str(processes), "--main_process_port", str(_free_port())]
-        return [*launcher, *options, "-m", f"pipelines.{stage}", str(file)]
+        return [*accelerate_command(experiment.launch.strategy), *options, "-m", f"pipelines.{stage}", str(file)]
     return [sys.executable, "-m", "launch.stage", stage, str(file)]
+
+
+def accelerate_command(strategy: str) -> list[str]:
+    """Return accelerate's launcher with the files of a strategy."""
+    config = LAUNCH / "accelerate" / f"{strategy}.yaml"
+    if strategy in ("ddp", "fsdp2") and shutil.which("nvidia-smi") is None:
+        config = config.with_name("cpu.yaml")
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
+    deepspeed = LAUNCH / "deepspeed" / f"{strategy}.json"
+    return [*launcher, "--deepspeed_config_file", str(deepspeed)] if deepspeed.exists() else launcher
 
 
 def _free_port() -> int:
@@ -147,8 +151,12 @@ def stage_environment(experiment: Experiment, stage: str) -> dict[str, str]:
         "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes)),
         "TOKENIZERS_PARALLELISM": "false",
         "WHETSTONE_NUM_PROCESSES": str(processes),
+        # a SIGTERM is for the workers, who save; the launcher waits for them
+        "TORCHELASTIC_SIGNALS_TO_HANDLE": "SIGINT,SIGHUP,SIGQUIT",
         LOCK_HELD: "1",
     }
+    if stage in ("sft", "grpo") and processes > 1:
+        environment["WHETSTONE_STRATEGY"] = experiment.launch.strategy
     if stage in ("sft", "grpo") and processes == 1:
         environment["CUDA_VISIBLE_DEVICES"] = "0"  # one process trains on one GPU; TRL refuses nn.DataParallel
     if shutil.which("nvidia-smi") is None:
@@ -157,6 +165,25 @@ def stage_environment(experiment: Experiment, stage: str) -> dict[str, str]:
     if has_its_model and (stage in ("critique", "sft", "grpo") or os.environ.get("WHETSTONE_DATA")):
         environment["HF_HUB_OFFLINE"] = "1"
     return {**environment, **os.environ}
+
+
+def _prepare_child() -> None:
+    die_with_parent()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # until a trainer takes it: a launcher has nothing to save
+
+
+def terminate_workers(pid: int) -> None:
+    """Send SIGTERM to a stage and all processes below it."""
+    import psutil
+
+    try:
+        stage = psutil.Process(pid)
+        found = [stage, *stage.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return
+    for process in found:
+        with suppress(psutil.NoSuchProcess):
+            process.terminate()
 
 
 def _run_stage(experiment: Experiment, stage: str, file: Path, locks: list[int], options: list[str]) -> None:
@@ -170,18 +197,24 @@ def _run_stage(experiment: Experiment, stage: str, file: Path, locks: list[int],
             stderr=log,
             env=stage_environment(experiment, stage),
             pass_fds=locks,
-            preexec_fn=die_with_parent,
+            preexec_fn=_prepare_child,
         )
+        told = signal.signal(signal.SIGTERM, lambda *_: terminate_workers(process.pid))
         try:
             code = process.wait()
         except KeyboardInterrupt:
             process.send_signal(signal.SIGINT)
             process.wait()
             raise
+        finally:
+            signal.signal(signal.SIGTERM, told)
     if code == 0:
         return
     lines = log_path.read_bytes()[start_of_attempt:].decode(errors="replace").splitlines()
     said = [line.removeprefix("whetstone: ") for line in lines if line.startswith("whetstone: ")]
+    preempted = next((line for line in said if line.startswith("preempted: ")), None)
+    if preempted:  # the launcher of several processes has an exit code of its own
+        raise Preempted(preempted)
     if code == 2 and said:
         raise UserError(said[-1])
     shown = os.path.relpath(log_path)

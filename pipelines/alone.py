@@ -14,6 +14,13 @@ from eval.processes import die_with_parent
 from pipelines.experiment import load_experiment
 from pipelines.record import LOCK_HELD, locked, stage_record
 
+PREEMPTED = 75
+"""Exit code of a stage that SIGTERM made save and leave (EX_TEMPFAIL of sysexits.h): the same command goes on."""
+
+
+class Preempted(Exception):
+    """SIGTERM came, and a checkpoint was saved."""
+
 
 def run_alone(stage: str, run: Callable[..., None]) -> None:
     """Parse the command line and run the stage, recording that it finished; a stage already finished is skipped."""
@@ -63,6 +70,9 @@ def guarded(action: Callable[[], None]) -> None:
         action()
     except UserError as error:
         sentence = str(error)
+    except Preempted as error:
+        print(f"whetstone: {error}", file=sys.stderr)
+        raise SystemExit(PREEMPTED) from None
     except OSError as error:
         if error.errno in MENDS:
             sentence = f"{error.filename or 'output'}: {MENDS[error.errno]}"

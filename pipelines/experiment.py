@@ -3,6 +3,7 @@
 Every key is documented under its field. `sft:` and `grpo:` take TRL's own names beside ours.
 """
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,15 +22,25 @@ STAGES = ("critique", "mix", "sft", "grpo", "eval", "leaderboard")
 """In this order; a stage whose section the file leaves out is skipped."""
 
 
+SBATCH_OURS = {
+    *("array", "chdir", "dependency", "error", "export", "gpus-per-node", "job-name", "kill-on-invalid-dep", "nodes"),
+    *("ntasks", "ntasks-per-node", "open-mode", "output", "parsable", "partition", "requeue", "no-requeue", "time"),
+}
+SBATCH_MEND = "nodes, gpus_per_node, partition and time are keys of launch"
+Strategy = Literal["ddp", "zero1", "zero2", "zero3", "zero2_offload", "zero3_offload", "fsdp2"]
+
+
 class Section(BaseModel):
     """A part of the file: unknown keys are refused and every field's docstring is its documentation."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 
-class LoraSection(Section):
-    """Low-rank adapters (PEFT)."""
+class LoraSection(BaseModel):
+    """Low-rank adapters (PEFT). Keys that are not listed here are those of PEFT's LoraConfig, such as ``use_dora``,
+    ``use_rslora`` or ``init_lora_weights``."""
 
+    model_config = ConfigDict(extra="allow", use_attribute_docstrings=True)
     r: int = Field(16, ge=1)
     """Rank."""
     lora_alpha: int = Field(32, ge=1)
@@ -69,6 +80,8 @@ class TrainingSection(BaseModel):
     """Train low-rank adapters; absent: train all weights."""
     dtype: Dtype = "auto"
     """Type of the weights; auto: bfloat16 where the hardware multiplies it, else float32. Adapters are float32."""
+    quantization: Literal["4bit"] | None = None
+    """Hold the frozen weights in 4 bits (QLoRA, bitsandbytes); needs lora and an NVIDIA GPU."""
 
     @property
     def trl(self) -> dict[str, Any]:
@@ -78,6 +91,26 @@ class TrainingSection(BaseModel):
 
 class SFTSection(TrainingSection):
     """Supervised fine-tuning on the mixture; other keys are those of TRL's SFTConfig."""
+
+    batch_size: int | None = Field(None, ge=1)
+    """Rows (packed: sequences) of an optimiser step over all processes; gradients are accumulated as that takes, so the
+    same file trains alike on any number of them. Absent: TRL's own keys decide."""
+    packing: bool = False
+    """Put rows into sequences of max_length tokens, in which no row sees another."""
+    assistant_only_loss: bool = False
+    """Train on every assistant turn; otherwise on the last one."""
+    balance: Literal["token", "example", "task", "uncertainty", "dwa", "famo"] | dict[str, float] = "token"
+    """What the loss is a mean over: tokens, examples or tasks; or a weight for each task; or weights that follow the
+    tasks' losses: uncertainty weighting, dynamic weight average, FAMO."""
+    eval_sets: dict[str, str] = {}
+    """More rows to measure the loss on, by name: JSON lines files beside the held-out rows of the mixture. TRL's
+    eval_strategy and eval_steps say when."""
+    best: str | None = None
+    """Keep and end with the checkpoint of the lowest held-out loss: ``mean`` of the tasks, or a task's name."""
+    patience: int | None = Field(None, ge=1)
+    """Evaluations without a lower held-out loss after which a task is set aside; training ends with the last task."""
+    generate_at: list[int] = []
+    """Steps after which the benchmarks of ``eval:`` are run on the model as it then is."""
 
 
 class GRPOSection(TrainingSection):
@@ -123,21 +156,58 @@ class EvalSection(Section):
     """Rows of the leaderboard beside the trained models; without a recipe only the base model, unless given."""
 
 
+class ContainerSection(Section):
+    """An image in which the stages of a Slurm job run; Whetstone is installed in it."""
+
+    image: str = Field(min_length=1)
+    """What the runtime calls the image: a .sif file, or an address such as docker://owner/name:tag."""
+    runtime: Literal["apptainer", "pyxis"] = "apptainer"
+    """apptainer exec, or srun --container-image where the cluster has Pyxis."""
+    mounts: list[str] = []
+    """More folders to see inside, as FOLDER or OUTSIDE:INSIDE; the run folder and the present one are always seen."""
+
+
 class LaunchSection(Section):
     """Where the training stages run."""
 
     num_processes: int = Field(1, ge=1)
     """Processes of a training stage on this machine; more than one goes through accelerate launch."""
-    strategy: Literal["ddp", "zero2"] = "ddp"
-    """How several processes share the work: a file of launch/accelerate/."""
+    strategy: Strategy = "ddp"
+    """How several processes share the work: whole copies (ddp), DeepSpeed's ZeRO stages, in CPU memory where that is
+    said, or PyTorch's FSDP2. The files are in launch/accelerate/."""
     partition: str | None = None
     """Slurm partition (for whetstone submit)."""
     nodes: int = Field(1, ge=1)
-    """Slurm nodes."""
+    """Slurm nodes of a training stage; the other stages take one."""
     gpus_per_node: int = Field(0, ge=0)
-    """GPUs a Slurm node gives; 0: CPU only."""
+    """GPUs of a Slurm node to train on, a process each; 0: CPU only, num_processes on each node."""
     time: Annotated[str, Field(pattern=r"^(\d+-)?\d{1,3}(:\d{2}){0,2}$")] = "04:00:00"
-    """Slurm time limit, as [days-]hours:minutes:seconds."""
+    """Slurm time limit of a job, as [days-]hours:minutes:seconds; training that reaches it goes on in a new attempt."""
+    sbatch: dict[str, str | int | bool] = {}
+    """More options of sbatch, such as ``{account: mine, cpus-per-task: 16, mem: 64G}``; true: one without a value."""
+    environment: dict[str, str | int | float] = {}
+    """Variables to set in Slurm jobs, such as NCCL_SOCKET_IFNAME; secrets are exported in the shell that submits."""
+    container: ContainerSection | None = None
+    """Run the stages of Slurm jobs in a container; absent: in the environment that submits."""
+
+    @model_validator(mode="after")
+    def _fits_a_script(self) -> "LaunchSection":
+        for name, value in self.sbatch.items():
+            if not re.fullmatch(r"[a-z][a-z0-9-]*", name):
+                raise ValueError(f"sbatch.{name}: write the option's long name without its dashes, as cpus-per-task")
+            if name in SBATCH_OURS:
+                raise ValueError(f"sbatch.{name}: whetstone submit gives this option itself; remove it ({SBATCH_MEND})")
+            if "\n" in str(value):
+                raise ValueError(f"sbatch.{name}: the value has several lines; an option has one")
+        for name in self.environment:
+            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+                raise ValueError(f"environment.{name}: not a variable's name; use letters, digits and underscores")
+            if re.search(r"TOKEN|SECRET|PASSW|CREDENTIAL|(^|_)(KEY|AUTH)($|_)", name.upper().replace("TOKENIZERS", "")):
+                raise ValueError(
+                    f"environment.{name}: a secret is not written into scripts; export it in the shell that submits"
+                    " and Slurm passes it on"
+                )
+        return self
 
 
 class Experiment(Section):

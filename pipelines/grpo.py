@@ -26,16 +26,16 @@ from eval.engines.vllm import platform_arguments, prepare_environment
 from eval.hardware import concrete_dtype
 from eval.models import resolve_model
 from eval.verifiers import verify
+from pipelines.checkpoints import PortableCheckpoints, agreed_checkpoint, step_of
 from pipelines.experiment import Experiment, GRPOSection
+from pipelines.preemption import SaveOnSigterm
 from pipelines.training import (
     RunFolder,
     forget_after,
     load_for_training,
-    newest_checkpoint,
     peft_config,
-    save_final,
+    run_training,
     settle_launch,
-    step_of,
     trl_arguments,
 )
 
@@ -74,6 +74,10 @@ def reward_by_verifier(rollouts: JsonlLog | None) -> Callable[..., list[float | 
         return scores
 
     return reward
+
+
+class _Trainer(PortableCheckpoints, GRPOTrainer):
+    """GRPOTrainer with checkpoints that any strategy goes on from."""
 
 
 class StaleRollouts(TrainerCallback):
@@ -154,23 +158,28 @@ def train(experiment: Experiment) -> None:
     )
     settle_launch(arguments)
     set_seed(experiment.seed)
-    model, tokenizer = load_for_training(base, section)
     first = arguments.process_index == 0
-    checkpoint = newest_checkpoint(folder, tidy=first)
+    checkpoint = agreed_checkpoint(folder, run_id := experiment.fingerprint_of("grpo"), arguments)
+    model, tokenizer = load_for_training(base, section)
+    preemption = SaveOnSigterm()
     if first:
         forget_after(folder, step_of(checkpoint))
     rollouts = JsonlLog(folder / "rollouts.jsonl") if first else None
     dataset = [{"prompt": row.prompt, "row": row.model_dump_json()} for row in rows]
 
-    def start() -> GRPOTrainer:
-        return GRPOTrainer(
+    def start() -> _Trainer:
+        return _Trainer(
             model=model,
             args=arguments,
             reward_funcs=reward_by_verifier(rollouts),
             train_dataset=Dataset.from_list(dataset),
             processing_class=tokenizer,
             peft_config=peft_config(section.lora),
-            callbacks=[StaleRollouts(section.stale_logp_difference), RunFolder(folder, "grpo", step_of(checkpoint))],
+            callbacks=[
+                StaleRollouts(section.stale_logp_difference),
+                RunFolder(folder, "grpo", experiment.name, checkpoint),
+                preemption,
+            ],
         )
 
     if use_vllm and arguments.vllm_mode == "colocate":
@@ -184,11 +193,9 @@ def train(experiment: Experiment) -> None:
         trainer = start()
     if first:
         say(f"  {len(rows)} prompts of {len({row.task for row in rows})} tasks")
-        if checkpoint:
-            say(f"  resuming from step {step_of(checkpoint)}")
+    trainer.run_id = run_id
     trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    save_final(trainer, tokenizer, folder, base)
+    run_training(trainer, folder, checkpoint, preemption, base, tokenizer, section.dtype)
 
 
 def _prompts(experiment: Experiment, section: GRPOSection) -> list[Row]:

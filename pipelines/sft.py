@@ -3,110 +3,55 @@
 Runs as a stage of ``whetstone run FILE``, alone with ``whetstone sft FILE``, or on several processes with
 ``accelerate launch --config_file launch/accelerate/ddp.yaml -m pipelines.sft FILE``: the same file, the same rows.
 
-On top of TRL's SFTTrainer: rows keep their task id, batches hold rows of like length in an order that is a pure
-function of the seed (`multitask.order`), and the tasks' losses come from the forward pass that trains.
+On top of TRL's SFTTrainer (`multitask.trainer`): rows keep their task id, batches hold rows of like length or packed
+ones in an order that is a pure function of the seed, and any strategy goes on from any other's checkpoints.
 """
 
-from pathlib import Path
+import math
 from typing import Any
 
 import numpy as np
-import torch
 from torch.utils.data import Sampler
-from transformers import PrinterCallback, TrainerCallback, set_seed
-from trl import SFTConfig, SFTTrainer
-from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+from transformers import PrinterCallback, set_seed
+from trl import SFTConfig
 
 from data_recipes.errors import UserError
-from data_recipes.files import read_json, write_json
+from data_recipes.files import fingerprint
 from data_recipes.mixing import Draws, draws_of, recipe_of
 from data_recipes.order import Order
 from data_recipes.progress import say
 from data_recipes.store import Mixture
 from eval.models import resolve_model
-from pipelines.experiment import Experiment
+from pipelines.checkpoints import agreed_checkpoint, step_of
+from pipelines.experiment import Experiment, SFTSection
+from pipelines.heldout import EarlyStopping, HeldoutSet, best_metric, heldout_sets
 from pipelines.mix import print_plan
 from pipelines.multitask.adaptive import AdaptiveOrder
+from pipelines.multitask.balance import make_balancer
+from pipelines.multitask.batches import Batches, PackedOrder
 from pipelines.multitask.order import WINDOW, PlannedOrder
-from pipelines.multitask.task_loss import TaskLoss
+from pipelines.multitask.trainer import MultiTaskSFTTrainer
+from pipelines.preemption import SaveOnSigterm
+from pipelines.tokens import ChatTokeniser
 from pipelines.training import (
     RunFolder,
+    batch_arguments,
     forget_after,
     load_for_training,
-    newest_checkpoint,
     peft_config,
-    save_final,
+    run_training,
     settle_launch,
-    step_of,
     trl_arguments,
 )
-
-IGNORED = -100
-SHARES = "shares.json"
-
-
-class _Collator(DataCollatorForLanguageModeling):
-    """TRL's collator, which pads ids and labels; the rows' task ids ride along."""
-
-    def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
-        batch = super().torch_call(examples)
-        batch["task_ids"] = torch.tensor([example["task_id"] for example in examples])
-        return batch
-
-
-class MultiTaskSFTTrainer(SFTTrainer):
-    """SFTTrainer that reads rows in a planned order and reports the loss of every task."""
-
-    def __init__(
-        self, *args: Any, tasks: list[str], order: Sampler, adaptive: AdaptiveOrder | None, **kwargs: Any
-    ) -> None:
-        super().__init__(*args, **kwargs)
-        self._order, self._adaptive = order, adaptive
-        self._task_loss = TaskLoss(tasks)
-        self._forward: Any = None
-        # TRL computes per-token log-probabilities for its own loss and keeps them: a hook saves a second forward pass
-        self.model.register_forward_hook(self._keep_forward)
-
-    def _keep_forward(self, module: Any, inputs: Any, outputs: Any) -> None:
-        self._forward = outputs
-
-    def _get_train_sampler(self, *args: Any) -> Sampler:
-        return self._order
-
-    def _set_signature_columns_if_needed(self) -> None:
-        super()._set_signature_columns_if_needed()
-        for column in ("index", "task_id"):
-            if column not in self._signature_columns:
-                self._signature_columns.append(column)
-
-    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """TRL's loss; on the way each row's share is booked under its task."""
-        task_ids = inputs.pop("task_ids")
-        loss = super().compute_loss(model, inputs, *args, **kwargs)
-        outputs, self._forward = self._forward, None
-        self._task_loss.add(task_ids, outputs.log_probs, outputs.label_mask, outputs.is_top1)
-        return loss
-
-    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Log TRL's metrics and the tasks'."""
-        if "loss" in logs:
-            device = self.accelerator.device
-            # float32 on the device: gloo and MPS reduce no float64 on some builds
-            report = self._task_loss.report(
-                lambda sums: self.accelerator.reduce(sums.float().to(device)).double().cpu()
-            )
-            for number, task in enumerate(self._task_loss.tasks if self._adaptive else []):
-                if f"loss/{task}" in report:  # reduced: every process sees the same and changes alike
-                    self._adaptive.observe(number, report[f"loss/{task}"], report[f"tokens/{task}"])
-            logs.update(report)
-        super().log(logs, *args, **kwargs)
 
 
 def train(experiment: Experiment) -> None:
     """Run or resume the SFT stage in the experiment's run folder.
 
     Raises:
-        UserError: the mixture is missing or damaged, or a task has no target within sft.max_length.
+        UserError: the mixture is missing or damaged, a task has no target within sft.max_length, keys do not go
+            together, or the launcher runs another strategy than was asked for.
+        Preempted: SIGTERM; a checkpoint was saved.
     """
     from datasets import Dataset
 
@@ -116,74 +61,145 @@ def train(experiment: Experiment) -> None:
     folder = experiment.run_dir / "sft"
     mixture = Mixture(experiment.run_dir / "mixture")
     model_name = resolve_model(experiment.model)
+    arguments = _arguments(experiment, section)
+    draws, order = plan(mixture, arguments, experiment.seed, section.packing)
+    tokeniser = ChatTokeniser(model_name)
+    heldout, metric = _heldout(section, arguments, mixture, tokeniser)
+    arguments.num_train_epochs, arguments.metric_for_best_model = 1, metric  # the order already holds every epoch
+    arguments.greater_is_better = False
+    run_id = fingerprint([experiment.fingerprint_of("sft"), mixture.manifest["files"]])
+    checkpoint = agreed_checkpoint(folder, run_id, arguments)
     set_seed(experiment.seed)  # the adapter is drawn before the trainer sets its own seed
     model, tokenizer = load_for_training(model_name, section)
-    arguments = SFTConfig(
-        **trl_arguments(
-            section,
-            folder,
-            experiment.seed,
-            remove_unused_columns=True,
-            dataset_kwargs={"skip_prepare_dataset": True},
-        )
-    )
-    settle_launch(arguments)
-    draws, adaptive, order = _plan(mixture, arguments, experiment.seed)
-    arguments.num_train_epochs = 1  # the order already holds every epoch
-    checkpoint = newest_checkpoint(folder, tidy=arguments.process_index == 0)
-    if adaptive and checkpoint:
-        adaptive.restore(read_json(checkpoint / SHARES))
-    keep_shares = [_KeepShares(adaptive)] if adaptive else []
+    adaptive = getattr(order, "adaptive", None)
+    sequences = order.sequences if isinstance(order, PackedOrder) else None
+    trained = _assistant_tokens(mixture, tokeniser) if section.assistant_only_loss else None
+    preemption = SaveOnSigterm()
     trainer = MultiTaskSFTTrainer(
         model=model,
         args=arguments,
-        train_dataset=Dataset.from_dict({"index": np.arange(len(mixture))}).with_transform(
-            lambda batch: _examples(mixture, batch["index"], arguments.max_length)
-        ),
+        train_dataset=Dataset.from_dict({"index": np.arange(len(sequences or mixture))}),
+        eval_dataset=Dataset.from_dict({"index": np.arange(1)}) if heldout else None,  # `evaluate` has its own
         processing_class=tokenizer,
-        data_collator=_Collator(pad_token_id=tokenizer.pad_token_id),
+        data_collator=Batches(mixture, arguments.max_length, tokenizer.pad_token_id, sequences, trained),
         peft_config=peft_config(section.lora),
-        callbacks=[*keep_shares, RunFolder(folder, "sft", step_of(checkpoint))],  # the last marks it whole
+        callbacks=[RunFolder(folder, "sft", experiment.name, checkpoint), preemption],
         tasks=mixture.tasks,
         order=order,
+        balancer=make_balancer(section.balance, mixture.tasks),
         adaptive=adaptive,
+        heldout=heldout,
+        stopping=EarlyStopping(section.patience) if section.patience else None,
+        run_id=run_id,
     )
+    trainer.remove_callback(PrinterCallback)
     if trainer.is_world_process_zero():
         forget_after(folder, step_of(checkpoint))
-        trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
-        print_plan(mixture, draws, len(order), arguments.max_length)
-        say(f"  {trainable / 1e6:.1f} M of {model.num_parameters() / 1e6:.1f} M parameters train in {model.dtype}")
-        if checkpoint:
-            say(f"  resuming from step {step_of(checkpoint)}")
-    trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    save_final(trainer, tokenizer, folder, model_name)
+        trainable = sum(getattr(p, "ds_numel", p.numel()) for p in trainer.model.parameters() if p.requires_grad)
+        print_plan(mixture, draws, _rows_read(order, mixture), arguments.max_length)
+        say(f"  {trainable / 1e6:.1f} M parameters train in {model.dtype}")
+    run_training(trainer, folder, checkpoint, preemption, model_name, tokenizer, section.dtype)
 
 
-def _plan(mixture: Mixture, arguments: SFTConfig, seed: int) -> tuple[Draws, AdaptiveOrder | None, PlannedOrder]:
-    """Return the draws of an epoch, the order that follows the losses where one is asked for, and that of the run."""
+def _arguments(experiment: Experiment, section: SFTSection) -> SFTConfig:
+    folder = experiment.run_dir / "sft"
+    ours = {
+        **batch_arguments(section),
+        "remove_unused_columns": False,
+        "dataset_kwargs": {"skip_prepare_dataset": True},
+    }
+    arguments = SFTConfig(**trl_arguments(section, folder, experiment.seed, **ours))
+    settle_launch(arguments)
+    if arguments.loss_type not in ("nll", "dft", "chunked_nll"):
+        raise UserError(f"sft.loss_type: {arguments.loss_type!r} is not one that tasks are weighed in; use nll or dft")
+    return arguments
+
+
+def _heldout(
+    section: SFTSection, arguments: SFTConfig, mixture: Mixture, tokeniser: ChatTokeniser
+) -> tuple[dict[str, HeldoutSet], str | None]:
+    """Return the held-out sets, and the metric by which the best checkpoint is chosen.
+
+    Raises:
+        UserError: keys ask for held-out losses that are not measured.
+    """
+    if arguments.eval_strategy == "no":
+        needing = next((key for key in ("eval_sets", "best", "patience") if getattr(section, key)), None)
+        if needing:
+            raise UserError(f"sft.{needing} needs held-out losses; set eval_strategy: steps and eval_steps")
+        return {}, None
+    size = arguments.per_device_eval_batch_size
+    sets = heldout_sets(mixture, section.eval_sets, tokeniser, arguments.max_length, size)
+    return sets, best_metric(section.best, sets)
+
+
+def _assistant_tokens(mixture: Mixture, tokeniser: ChatTokeniser) -> np.ndarray:
+    """Return which of the mixture's tokens an assistant wrote, in whatever turn."""
+    flags = np.zeros(len(mixture.tokens), bool)
+    for number, row in enumerate(mixture.rows()):
+        start, end = mixture.offsets[number : number + 2].tolist()
+        if sum(turn.role == "assistant" for turn in row.messages) > 1:
+            flags[start:end] = tokeniser.assistant_flags(row, end - start)
+        else:
+            flags[start + int(mixture.targets[number]) : end] = True
+    return flags
+
+
+def _rows_read(order: Sampler, mixture: Mixture) -> int:
+    return sum(map(len, order.sequences)) if isinstance(order, PackedOrder) else len(order)  # type: ignore[arg-type]
+
+
+def plan(
+    mixture: Mixture, arguments: Any, seed: int, packing: bool = False
+) -> tuple[Draws, PlannedOrder | PackedOrder]:
+    """Return the draws of an epoch and the order of a whole run, in which every step is full.
+
+    Args:
+        arguments: batch sizes, epochs or steps, and max_length, as TRL names them.
+
+    Raises:
+        UserError: a task has no target within max_length, or the recipe's mixing does not go with the settings.
+    """
     mixing = recipe_of(mixture.manifest).mixing
     batch = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
     block = batch if mixing.task_batches else 1
-    epochs = arguments.num_train_epochs
-    if arguments.max_steps > 0:
-        epochs = batch * arguments.max_steps / sum(draws_of(mixture.manifest).rows)
+    epochs, max_steps = arguments.num_train_epochs, max(arguments.max_steps, 0)
+    if packing:
+        _check_packing(mixture, arguments)
+    if max_steps:
+        per_epoch = sum(draws_of(mixture.manifest).rows)
+        rows_a_step = batch
+        if packing:  # about as many rows as fit
+            rows_a_step = max(1, int(batch * arguments.max_length / max(1.0, float(mixture.lengths.mean()))))
+        epochs = rows_a_step * max_steps / per_epoch
     draws = draws_of(mixture.manifest, epochs=epochs).in_blocks(block)
     order: Order | AdaptiveOrder = draws.order(seed, block)
     # a schedule's order already holds the whole run
-    num_rows = len(order) if mixing.schedule else int(len(order) * epochs)
-    num_rows = batch * arguments.max_steps if arguments.max_steps > 0 else num_rows // block * block
+    num_rows = len(order) if mixing.schedule else round(len(order) * epochs)
+    substitutes = _substitutes(mixture, draws, arguments.max_length)
+    if packing:
+        given = (mixture, order, arguments.max_length, batch, num_rows, max_steps or None, substitutes)
+        return draws, PackedOrder(*given)
+    num_rows = batch * max_steps if max_steps else math.ceil(num_rows / batch) * batch
     if mixing.adaptive:
         # whole windows of batches sorted by length: a change falls between two of them
         steps = -(-mixing.adaptive.window_steps // WINDOW) * WINDOW
         _check_adaptive(mixture, arguments, steps)
         order = AdaptiveOrder(mixture.sizes, draws.rows, steps * batch, mixing.adaptive.smoothing, seed, block)
     lengths = np.minimum(mixture.lengths, arguments.max_length or mixture.lengths.max())
-    planned = PlannedOrder(order, lengths, batch, num_rows, seed, _substitutes(mixture, draws, arguments.max_length))
-    return draws, order if isinstance(order, AdaptiveOrder) else None, planned
+    return draws, PlannedOrder(order, lengths, batch, num_rows, seed, substitutes)
 
 
-def _check_adaptive(mixture: Mixture, arguments: SFTConfig, window_steps: int) -> None:
+def _check_packing(mixture: Mixture, arguments: Any) -> None:
+    mixing = recipe_of(mixture.manifest).mixing
+    if arguments.max_length is None:
+        raise UserError("sft.packing: sequences need a length; set sft.max_length")
+    if mixing.adaptive or mixing.task_batches:
+        name = "adaptive" if mixing.adaptive else "task_batches"
+        raise UserError(f"sft.packing: sequences hold rows of several tasks; leave out packing or mixing.{name}")
+
+
+def _check_adaptive(mixture: Mixture, arguments: Any, window_steps: int) -> None:
     recipe = recipe_of(mixture.manifest)
     if recipe.mixing.max_epochs or any(t.min_draws or t.max_draws or t.max_epochs for t in recipe.tasks.values()):
         raise UserError("mixing.adaptive: shares that follow the losses keep no limits; remove the limits or adaptive")
@@ -215,32 +231,6 @@ def _substitutes(mixture: Mixture, draws: Draws, max_length: int | None) -> np.n
         rows[bad] = good[np.arange(len(bad)) * 7919 % len(good)]
         say(f"  {task}: {len(bad)} of {size} rows have no target within {max_length} tokens; others take their place")
     return rows
-
-
-class _KeepShares(TrainerCallback):
-    """Saves the shares so far with every checkpoint."""
-
-    def __init__(self, adaptive: AdaptiveOrder) -> None:
-        self._adaptive = adaptive
-
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.is_world_process_zero:
-            write_json(Path(args.output_dir) / f"checkpoint-{state.global_step}" / SHARES, self._adaptive.state())
-
-
-def _examples(mixture: Mixture, indices: list[int], max_length: int | None) -> dict[str, list[Any]]:
-    """Return the rows at `indices` as TRL's collator takes them: ids and labels, cut at `max_length`."""
-    examples: dict[str, list[Any]] = {
-        "input_ids": [],
-        "labels": [],
-        "task_id": mixture.task_ids(np.array(indices)).tolist(),
-    }
-    for index in indices:
-        ids = mixture.tokens[mixture.offsets[index] : mixture.offsets[index + 1]][:max_length].tolist()
-        start = int(mixture.targets[index])
-        examples["input_ids"].append(ids)
-        examples["labels"].append([IGNORED] * min(start, len(ids)) + ids[start:])
-    return examples
 
 
 if __name__ == "__main__":

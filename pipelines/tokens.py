@@ -71,3 +71,25 @@ class ChatTokeniser:
             raise UserError(f"row {row.id}: the tokenizer's chat template rewrites the prompt once the answer follows")
         end = next((i for i in range(len(body), 0, -1) if body[i - 1] == self.tokenizer.eos_token_id), len(body))
         return body[: max(end, len(head) + 1)], len(head)
+
+    def assistant_flags(self, row: Row, length: int) -> list[bool]:
+        """Return which of the row's first `length` tokens an assistant wrote, in any turn, each with its end of turn.
+
+        Raises:
+            UserError: the chat template rewrites earlier turns once later ones follow, so that no clean cut exists.
+        """
+        turns = [turn.model_dump() for turn in row.messages]
+        flags = [False] * length
+        whole = self.tokenizer(self._text(row, turns, False), add_special_tokens=False)["input_ids"]
+        for number, turn in enumerate(turns):
+            if turn["role"] != "assistant":
+                continue
+            texts = self._text(row, turns[:number], True), self._text(row, turns[: number + 1], False)
+            head, body = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+            if whole[: len(body)] != body or body[: len(head)] != head:
+                raise UserError(
+                    f"row {row.id}: the tokenizer's chat template rewrites earlier turns; leave out assistant_only_loss"
+                )
+            end = next((i for i in range(len(body), 0, -1) if body[i - 1] == self.tokenizer.eos_token_id), len(body))
+            flags[len(head) : end] = [True] * (end - len(head))
+        return flags[:length]

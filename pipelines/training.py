@@ -1,7 +1,7 @@
-"""What SFT and GRPO share: arguments, checkpoints that are known to be whole, metrics, progress, the final model."""
+"""What SFT and GRPO share: arguments, metrics, progress, the run itself and the final model."""
 
+import math
 import os
-import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -9,12 +9,15 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, TrainingArguments
 
 from data_recipes.errors import UserError
-from data_recipes.files import JsonlLog, folder_written_atomically, keep_lines, read_json, write_json
+from data_recipes.files import JsonlLog, folder_written_atomically, keep_lines
 from data_recipes.progress import Bar, say
 from eval.hardware import concrete_dtype
-from pipelines.experiment import LoraSection, TrainingSection
-
-COMPLETE = "complete.json"
+from pipelines.alone import Preempted
+from pipelines.checkpoints import WEIGHTS, step_of
+from pipelines.experiment import LoraSection, SFTSection, TrainingSection
+from pipelines.preemption import SaveOnSigterm
+from pipelines.strategies import check_strategy, whole_weights
+from pipelines.training_page import PageWriter
 
 
 def trl_arguments(section: TrainingSection, folder: Path, seed: int, **ours: Any) -> dict[str, Any]:
@@ -39,6 +42,25 @@ def trl_arguments(section: TrainingSection, folder: Path, seed: int, **ours: Any
         "weight_decay": 0.0,
     }
     return {**defaults, **section.trl, "output_dir": str(folder / "checkpoints"), "seed": seed, **ours}
+
+
+def batch_arguments(section: SFTSection) -> dict[str, int]:
+    """Return per_device_train_batch_size and gradient_accumulation_steps that make up the section's batch_size.
+
+    Raises:
+        UserError: the batch cannot be shared evenly, or the file says both.
+    """
+    total = section.batch_size
+    if total is None:
+        return {}
+    if "gradient_accumulation_steps" in section.trl:
+        raise UserError("sft.gradient_accumulation_steps follows from batch_size; leave one of them out")
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if total % processes:
+        raise UserError(f"sft.batch_size: {total} cannot be shared by {processes} processes; choose a multiple of them")
+    share = total // processes
+    per_device = math.gcd(share, share if (most := section.trl.get("per_device_train_batch_size")) is None else most)
+    return {"per_device_train_batch_size": per_device, "gradient_accumulation_steps": share // per_device}
 
 
 def settle_launch(arguments: TrainingArguments) -> None:
@@ -67,7 +89,7 @@ def peft_config(lora: LoraSection | None) -> Any:
         return None
     from peft import LoraConfig
 
-    return LoraConfig(task_type="CAUSAL_LM", **lora.model_dump())
+    return LoraConfig(**{"task_type": "CAUSAL_LM", **lora.model_dump()})
 
 
 def load_for_training(model: str, section: TrainingSection) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -77,24 +99,24 @@ def load_for_training(model: str, section: TrainingSection) -> tuple[PreTrainedM
     tokenizer = AutoTokenizer.from_pretrained(model)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return AutoModelForCausalLM.from_pretrained(model, dtype=concrete_dtype(section.dtype)), tokenizer
+    dtype = concrete_dtype(section.dtype)
+    return AutoModelForCausalLM.from_pretrained(model, dtype=dtype, **_quantized(section, dtype)), tokenizer
 
 
-def newest_checkpoint(folder: Path, tidy: bool) -> Path | None:
-    """Return the newest whole checkpoint under `folder`/checkpoints.
+def _quantized(section: TrainingSection, dtype: str) -> dict[str, Any]:
+    """Return what loads the frozen weights in 4 bits (QLoRA, 2305.14314: NF4, double quantisation)."""
+    if section.quantization is None:
+        return {}
+    import torch
+    from transformers import BitsAndBytesConfig
 
-    Args:
-        tidy: name and remove half-written ones; one process does.
-    """
-    checkpoints = sorted((folder / "checkpoints").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
-    while checkpoints:
-        newest = checkpoints.pop()
-        if (newest / COMPLETE).exists():
-            return newest
-        if tidy:
-            say(f"  {newest.name} was cut off while it was written; going back to the one before")
-            shutil.rmtree(newest)
-    return None
+    if section.lora is None:
+        raise UserError("quantization: weights in 4 bits are not trained themselves; add lora")
+    if not torch.cuda.is_available():
+        raise UserError("quantization: 4 bits need an NVIDIA GPU, and there is none here; leave it out")
+    given = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
+    config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=getattr(torch, dtype), **given)
+    return {"quantization_config": config, "device_map": {"": torch.cuda.current_device()}}
 
 
 def forget_after(folder: Path, step: int) -> None:
@@ -103,30 +125,27 @@ def forget_after(folder: Path, step: int) -> None:
         keep_lines(folder / name, lambda row: row["step"] <= step)
 
 
-def step_of(checkpoint: Path | None) -> int:
-    """Return the optimiser step a checkpoint was written at; 0 for none."""
-    return read_json(checkpoint / COMPLETE)["step"] if checkpoint else 0
-
-
 class RunFolder(TrainerCallback):
-    """Writes metrics.jsonl, shows progress, and marks a checkpoint whole once everything in it is on disk."""
+    """Writes metrics.jsonl and the page that draws it, and shows progress."""
 
-    def __init__(self, folder: Path, stage: str, resumed_step: int) -> None:
-        self._folder, self._stage, self._resumed = folder, stage, resumed_step
+    def __init__(self, folder: Path, stage: str, name: str, checkpoint: Path | None) -> None:
+        self._folder, self._stage, self._name, self._checkpoint = folder, stage, name, checkpoint
 
     def on_train_begin(self, args, state, control, **kwargs: Any) -> None:
         """Open the metrics log and the progress bar."""
         if state.is_world_process_zero:
             self._log = JsonlLog(self._folder / "metrics.jsonl")
-            self._bar = Bar(self._stage, state.max_steps, self._resumed).__enter__()
+            self._bar = Bar(self._stage, state.max_steps, step_of(self._checkpoint)).__enter__()
             self._note = ""
             self._start = time.monotonic()
+            self._page = PageWriter(self._folder, f"{self._name}: {self._stage}", state.max_steps)
 
     def on_log(self, args, state, control, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
         """Append one line of metrics."""
         if state.is_world_process_zero and logs:
             seconds = round(time.monotonic() - self._start, 1)
             self._log.append({"step": state.global_step, "seconds": seconds, **logs})
+            self._page.update()
             shown = {"loss": "loss", "reward": "reward"}
             self._note = ", ".join(
                 f"{name} {logs[key]:.3f}" for key, name in shown.items() if logs.get(key) is not None
@@ -137,32 +156,83 @@ class RunFolder(TrainerCallback):
         if state.is_world_process_zero:
             self._bar.advance(self._note)
 
-    def on_save(self, args, state, control, **kwargs: Any) -> None:
-        """Mark the checkpoint as whole."""
-        if state.is_world_process_zero:
-            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            write_json(folder / COMPLETE, {"step": state.global_step})
-
     def on_train_end(self, args, state, control, **kwargs: Any) -> None:
-        """Close both."""
+        """Close all three."""
         if state.is_world_process_zero:
             self._bar.__exit__()
             self._log.close()
+            self._page.close()
 
 
-def save_final(trainer: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, base: str) -> None:
-    """Write `folder`/adapter (where there is one) and `folder`/model: the merged weights that any engine loads."""
+def run_training(
+    trainer: Any,
+    folder: Path,
+    checkpoint: Path | None,
+    preemption: SaveOnSigterm,
+    base: str,
+    tokenizer: PreTrainedTokenizerBase,
+    dtype: str,
+) -> None:
+    """Train from the start or from a checkpoint, and write the final model.
+
+    Raises:
+        UserError: the launcher runs another strategy than was asked for, or the checkpoint does not fit.
+        Preempted: SIGTERM; a checkpoint was saved.
+    """
+    if checkpoint and trainer.is_world_process_zero():
+        say(f"  resuming from step {step_of(checkpoint)}")
+    trainer.add_callback(_Started(trainer, folder, checkpoint))
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if preemption.preempted:
+        raise Preempted(f"preempted: saved at step {trainer.state.global_step}; run the same command again to go on")
+    save_final(trainer, tokenizer, folder, base, dtype)
+
+
+class _Started(TrainerCallback):
+    """What can be looked at only once the model is wrapped."""
+
+    def __init__(self, trainer: Any, folder: Path, checkpoint: Path | None) -> None:
+        self._trainer, self._folder, self._checkpoint = trainer, folder, checkpoint
+
+    def on_train_begin(self, args, state, control, **kwargs: Any) -> None:
+        check_strategy(self._trainer, self._folder)
+        if self._checkpoint:
+            self._trainer.restore_unlogged(self._checkpoint)
+
+
+def save_final(trainer: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, base: str, dtype: str) -> None:
+    """Write `folder`/adapter (where there is one) and `folder`/model: the merged weights that any engine loads.
+
+    They are those of the best checkpoint where one was chosen, else the last ones. Every process has to call this: the
+    weights are gathered from all, and the first process merges them into a copy of the base model of its own.
+    """
     from peft import PeftModel
+    from safetensors.torch import load_file
+    from transformers import AutoModelForCausalLM
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    if not trainer.accelerator.is_main_process:
-        return
-    if isinstance(model, PeftModel):
-        for config in model.peft_config.values():
-            config.base_model_name_or_path = base
-        with folder_written_atomically(folder / "adapter") as temporary:
+    first = trainer.accelerator.is_main_process
+    best = trainer.state.best_global_step
+    if best and trainer.args.metric_for_best_model:
+        if first:
+            say(f"  the best held-out loss was that of step {best}: its weights are the final ones")
+            weights = load_file(Path(trainer.args.output_dir) / f"checkpoint-{best}" / WEIGHTS)
+    else:
+        gathered = whole_weights(trainer)
+        weights = {n: t.cpu().clone() for n, t in gathered} if first else [None for _ in gathered] and {}
+    if first:
+        trained = trainer.accelerator.unwrap_model(trainer.model)
+        unset_hf_deepspeed_config()  # else the copy would be spread over processes that do not load it
+        model = AutoModelForCausalLM.from_pretrained(base, dtype=concrete_dtype(dtype))
+        if isinstance(trained, PeftModel):
+            for config in trained.peft_config.values():
+                config.base_model_name_or_path = base
+            with folder_written_atomically(folder / "adapter") as temporary:
+                trained.save_pretrained(temporary, state_dict=weights)
+            model = PeftModel.from_pretrained(model, str(folder / "adapter")).merge_and_unload()
+        else:
+            model.load_state_dict({name: tensor.to(model.dtype) for name, tensor in weights.items()}, strict=False)
+        with folder_written_atomically(folder / "model") as temporary:
             model.save_pretrained(temporary)
-        model = model.merge_and_unload()
-    with folder_written_atomically(folder / "model") as temporary:
-        model.save_pretrained(temporary)
-        tokenizer.save_pretrained(temporary)
+            tokenizer.save_pretrained(temporary)
+    trainer.accelerator.wait_for_everyone()

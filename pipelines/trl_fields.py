@@ -16,6 +16,16 @@ OURS = {
     "model_init_kwargs": "set dtype",
     "hub_token": "set HF_TOKEN in the environment: files and run folders are no place for secrets",
     "remove_unused_columns": "task ids travel as a column",
+    "padding_free": "set packing",
+    "eval_packing": "held-out rows are never packed",
+    "packing_strategy": "set packing: rows are put together by best fit",
+    "load_best_model_at_end": "set best",
+    "metric_for_best_model": "set best",
+    "greater_is_better": "set best",
+    "deepspeed": "set launch.strategy",
+    "fsdp": "set launch.strategy",
+    "enable_jit_checkpoint": "SIGTERM always saves",
+    "label_smoothing_factor": "the tasks' losses would no longer be what is trained on",
 }
 """Fields of TRL's that Whetstone sets itself, and what to do instead."""
 

@@ -40,6 +40,8 @@ class PlannedOrder(Sampler[int]):
         """
         self._order, self._lengths, self._batch, self._num_rows, self._seed = order, lengths, batch_size, num_rows, seed
         self._substitutes = substitutes
+        self.adaptive = order if isinstance(order, AdaptiveOrder) else None
+        """The order below, where its shares follow the losses."""
 
     def __len__(self) -> int:
         return self._num_rows

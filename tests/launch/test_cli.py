@@ -44,17 +44,6 @@ def test_a_dry_run_prints_the_resolved_file_and_the_plan(small_experiment, tmp_p
     assert not (tmp_path / "run").exists()
 
 
-def test_submit_dry_run_prints_a_script_that_bash_accepts(small_experiment):
-    file = small_experiment(SFT)
-    options = ["--nodes", "2", "--gpus-per-node", "8", "--partition", "gpu", "--time", "12:00:00"]
-    result = whetstone("submit", str(file), *options, "--dry-run")
-    assert result.returncode == 0, result.stderr
-    for line in ("--nodes=2", "--gpus-per-node=8", "--partition=gpu", "--time=12:00:00"):
-        assert f"#SBATCH {line}" in result.stdout
-    assert "-m pipelines.sft" in result.stdout and "launch.nodes=2" in result.stdout
-    assert subprocess.run(["bash", "-n"], input=result.stdout, text=True).returncode == 0
-
-
 def test_mistakes_end_in_one_sentence_and_exit_code_2(small_experiment, tmp_path):
     file = str(small_experiment(SFT))
     assert_one_sentence(whetstone("run", str(tmp_path / "nowhere.yaml")), "nowhere.yaml: no such file")
