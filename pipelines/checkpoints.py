@@ -261,9 +261,9 @@ def _set_weight(trainer: Any, parameter: torch.nn.Parameter, value: torch.Tensor
 
         safe_set_full_fp32_param(parameter, value.float())  # and below the copy that is computed with
         if hasattr(parameter, "ds_tensor"):
-            from deepspeed.zero import GatheredParameters
+            import deepspeed
 
-            with GatheredParameters([parameter], modifier_rank=0):
+            with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
                 strategies.fill(parameter, value)
         else:
             strategies.fill(parameter, value)
@@ -308,6 +308,9 @@ def _begin_deepspeed_state(trainer: Any, optimizer: Any, keys: dict[str, list[st
             if not optimizer.state.get(flat):
                 zeros = {key: torch.zeros_like(flat.data) for key in sorted(wanted)}
                 optimizer.state[flat] = {"step": torch.tensor(0.0), **zeros}
+    link = getattr(trainer.optimizer.optimizer, "_lazy_init_hp_params_optimizer_state", None)
+    if link:  # ZeRO-1 and -2 find a parameter's state through these
+        link()
 
 
 # --- random states ---------------------------------------------------------------------------------------------------
@@ -411,9 +414,15 @@ class PortableCheckpoints:
             checkpoint = Path(resume_from_checkpoint)
             load_state(self, checkpoint)
             training = read_json(checkpoint / TRAINING)
-            self.lr_scheduler.load_state_dict({**self.lr_scheduler.state_dict(), **training["scheduler"]})
-            for group, rate in zip(_bare(self.optimizer).param_groups, training["learning_rates"], strict=False):
-                group["lr"] = rate
+            # rates by parameter group stay this strategy's own: another one may have grouped them otherwise
+            by_group = ("base_lrs", "_last_lr")
+            kept = {key: value for key, value in training["scheduler"].items() if key not in by_group}
+            self.lr_scheduler.load_state_dict({**self.lr_scheduler.state_dict(), **kept})
+            rates = training["learning_rates"]
+            groups = _bare(self.optimizer).param_groups
+            for number, group in enumerate(groups):
+                group["lr"] = rates[number] if len(rates) == len(groups) else rates[0]
+            self.lr_scheduler._last_lr = [group["lr"] for group in groups]
             self.set_own_state(training["own"])
         return prepared
 

@@ -11,7 +11,8 @@ from data_recipes.errors import UserError
 from data_recipes.mixture import build_mixture
 from data_recipes.recipe import load_recipe
 from data_recipes.store import Mixture
-from pipelines.sft import _examples, _plan
+from pipelines.multitask.batches import Batches
+from pipelines.sft import plan
 from tests.conftest import Words
 
 SHARES = "scheme: shares, epoch_rows: 60"
@@ -52,7 +53,7 @@ def arguments(**changes) -> SimpleNamespace:
 
 
 def read(mixture: Mixture, **changes) -> np.ndarray:
-    _, _, order = _plan(mixture, arguments(**changes), seed=0)
+    _, order = plan(mixture, arguments(**changes), seed=0)
     rows = np.array(list(order))
     assert len(rows) == len(order)
     return rows
@@ -81,8 +82,8 @@ def test_rows_without_a_target_within_the_length_are_replaced(mixture, capsys):
     built = mixture()
     longest = int(np.median(built.targets[40:]))
     rows = read(built, max_length=longest)
-    examples = _examples(built, rows.tolist(), longest)
-    assert all(any(label != -100 for label in labels) for labels in examples["labels"])
+    batch = Batches(built, longest, padding=0)([{"index": row} for row in rows.tolist()])
+    assert (batch["labels"] != -100).any(dim=1).all()
     assert np.array_equal(np.bincount(rows >= 40), [80, 80]), "the shares stay"
     assert "b: " in capsys.readouterr().out
     with pytest.raises(UserError, match="no row of the task 'b' has a target within sft.max_length 8; raise it"):
@@ -100,4 +101,34 @@ def test_rows_without_a_target_within_the_length_are_replaced(mixture, capsys):
 def test_adaptive_shares_are_refused_where_they_could_not_be_kept(mixture, changes, task, message):
     built = mixture(f"{SHARES}, shares: {{a: 1, b: 1}}, adaptive: {{window_steps: 10}}", task)
     with pytest.raises(UserError, match=message):
-        _plan(built, arguments(**changes), seed=0)
+        plan(built, arguments(**changes), seed=0)
+
+
+def test_packed_rows_keep_their_tasks_targets_and_places(mixture):
+    built = mixture()
+    _, order = plan(built, arguments(max_length=64, num_train_epochs=1.0), seed=0, packing=True)
+    rows = np.concatenate(order.sequences)
+    assert len(order) % 2 == 0 and set(rows.tolist()) == set(range(80)), "every row, every step full"
+    batch = Batches(built, 64, padding=0, sequences=order.sequences)([{"index": n} for n in range(len(order))])
+    for line, members in enumerate(order.sequences):
+        place = 0
+        for row in members.tolist():
+            length, target = int(built.lengths[row]), int(built.targets[row])
+            span = slice(place, place + length)
+            start = int(built.offsets[row])
+            assert batch["input_ids"][line, span].tolist() == built.tokens[start : start + length].tolist()
+            assert batch["position_ids"][line, span].tolist() == list(range(length))
+            trained = (batch["labels"][line, span] != -100).tolist()
+            assert trained == [n >= max(target, 1) for n in range(length)]
+            tasks = batch["task_ids"][line, span][max(target, 1) :].tolist()
+            assert set(tasks) == {int(built.task_ids(row))}
+            assert set(batch["row_tokens"][line, span].tolist()) == {float(sum(trained))}
+            place += length
+
+
+def test_packing_is_refused_where_it_has_no_meaning(mixture):
+    with pytest.raises(UserError, match="set sft.max_length"):
+        plan(mixture(), arguments(), seed=0, packing=True)
+    built = mixture(f"{SHARES}, shares: {{a: 2, b: 1}}, task_batches: true")
+    with pytest.raises(UserError, match="leave out packing or mixing.task_batches"):
+        plan(built, arguments(max_length=64), seed=0, packing=True)
