@@ -322,6 +322,9 @@ def load_experiment(path: Path, overrides: list[str] | None = None, check_trl: b
             section = getattr(experiment, name)
             if section is not None:
                 section.__pydantic_extra__ = trl_fields.checked_fields(name, section.trl, where)
+                if section.lora is not None and section.lora.model_extra:
+                    ours = list(LoraSection.model_fields)
+                    trl_fields.check_lora_fields(section.lora.model_extra, ours, f"{where}: {name}.lora")
     _check_tasks(experiment, path)
     return experiment
 

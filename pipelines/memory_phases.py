@@ -76,14 +76,15 @@ def phases(shape: ModelShape, trace: StepTrace, setup: Setup) -> dict[str, Phase
     found, heap = share(shape, trace, setup)
     found["saving"] = _saving(shape, setup, found["optimiser step"])
     kept = 0
-    if setup.device == "cpu" and setup.strategy != "single":
+    if setup.strategy != "single":
         # Weights are loaded by threads and copied once: by Accelerate to cpu:RANK, by ZeRO-1 and -2 the trainable ones
-        # to a flat buffer. What is then freed lies in the heaps of those threads, and nobody uses it again.
+        # to a flat buffer. What is then freed lies in the heaps of those threads until others load again.
         kept = setup.heap_trainable if stage in (1, 2) else setup.heap_weights
     for name, phase in found.items():
         in_use = phase.pop(IN_HEAP, 0)
         if name != "loading" and setup.device == "cpu":
-            phase["allocator"] = kept + heap - in_use  # what the heap once held is still its own
+            free = max(0, heap - in_use)  # what the heap once held is still its own
+            phase["allocator"] = free + (kept if name != "saving" else 0)
     return {name: {"process": setup.process_bytes, **phase} for name, phase in found.items()}
 
 
@@ -91,7 +92,10 @@ def _saving(shape: ModelShape, setup: Setup, last: Phase) -> Phase:
     """At the end process 0 gathers what was trained and merges it into a copy of the model that it loads anew."""
     trained = 4 * shape.trainable.numel if setup.zero else shape.trainable.bytes  # ZeRO's float32 masters
     kept = {part: last[part] for part in ("weights", "optimiser", "communication", "offloaded") if part in last}
-    return {**kept, "mapped file": setup.file_bytes, "copy to save": trained + shape.weights.bytes}
+    if setup.zero.get("stage") == 3 and "gradients" in last:  # a buffer, which stays
+        kept["gradients"] = -(-shape.trainable.bytes // setup.world_size)
+    copies = {"copy to save": trained + shape.weights.bytes, IN_HEAP: setup.heap_trainable}
+    return {**kept, "mapped file": setup.file_bytes, **copies}
 
 
 def _weights(shape: ModelShape, setup: Setup) -> int:
@@ -179,10 +183,10 @@ def _buckets(shape: ModelShape, setup: Setup) -> tuple[int, int, bool]:
     return numel * width, min(size, shape.trainable.numel) * width, size >= shape.trainable.numel
 
 
-def _zero_optimiser(shape: ModelShape, setup: Setup, masters: bool) -> Phase:
-    """This process's part of masters and moments, offloaded where the config says so."""
+def _zero_optimiser(shape: ModelShape, setup: Setup) -> Phase:
+    """This process's part of masters (in float32 runs, too) and moments, offloaded where the config says so."""
     part = -(-shape.trainable.numel // setup.world_size)
-    size = (4 * part if masters else 0) + _moments(setup, part, 4)
+    size = 4 * part + _moments(setup, part, 4)
     place = "offloaded" if _offloads(setup, "optimizer") else "optimiser"
     return {place: size}
 
@@ -195,7 +199,7 @@ def _zero_1_and_2(shape: ModelShape, trace: StepTrace, setup: Setup) -> tuple[di
     gradients, weights = shape.trainable.bytes, _weights(shape, setup)
     numel = -(-shape.trainable.numel // setup.world_size)  # of this process's part
     part = 0 if _offloads(setup, "optimizer") else -(-gradients // setup.world_size)
-    optimiser = _zero_optimiser(shape, setup, masters=True)
+    optimiser = _zero_optimiser(shape, setup)
     buckets, copy, at_once = _buckets(shape, setup)
     fixed = {"weights": weights, **optimiser}
     # the step flattens the part, in float32, while its pieces are still there
@@ -232,16 +236,15 @@ def _bucket_peak(trace: StepTrace, setup: Setup, buckets: int) -> tuple[_Peak, i
 def _zero3(shape: ModelShape, trace: StepTrace, setup: Setup) -> tuple[dict[str, Phase], int]:
     weights, numel = _weights(shape, setup), -(-shape.trainable.numel // setup.world_size)
     own_weights, own_gradients = -(-weights // setup.world_size), -(-shape.trainable.bytes // setup.world_size)
-    # in float32 the parts are their own masters, unless they lie elsewhere
-    masters = setup.narrow or (_offloads(setup, "optimizer") and not _offloads(setup, "param"))
-    fixed = {"weights": own_weights, "gradients": own_gradients, **_zero_optimiser(shape, setup, masters)}
+    fixed = {"weights": own_weights, "gradients": own_gradients, **_zero_optimiser(shape, setup)}
     for part, offloaded in (("weights", "param"), ("gradients", "optimizer")):
         if _offloads(setup, offloaded):
             fixed["offloaded"] = fixed.get("offloaded", 0) + fixed.pop(part)
-    gathered = int(_gathered_numel(shape, setup) * weights / max(1, shape.weights.numel))
+    share = _gathered_numel(shape, setup) / max(1, shape.weights.numel)
+    gathered, in_heap = int(share * weights), int(share * setup.heap_weights)
     buckets, copy, at_once = _buckets(shape, setup)
     peak, filled = _bucket_peak(trace, setup, buckets)
-    backward = {"activations": peak.activations, IN_HEAP: peak.in_heap}
+    backward = {"activations": peak.activations, IN_HEAP: peak.in_heap + in_heap}
     step = {"communication": buckets}
     if setup.narrow and "gradients" in fixed:
         step["gradients"] = own_gradients + 4 * numel
@@ -254,7 +257,7 @@ def _zero3(shape: ModelShape, trace: StepTrace, setup: Setup) -> tuple[dict[str,
         },
         "reducing gradients": {**fixed, "communication": buckets + copy},
         "optimiser step": {**fixed, **step},
-    }, peak.heap
+    }, peak.heap + in_heap
 
 
 def _gathered_numel(shape: ModelShape, setup: Setup) -> int:

@@ -74,6 +74,23 @@ def checked_fields(section: str, values: dict[str, Any], where: str) -> dict[str
     return checked
 
 
+def check_lora_fields(values: dict[str, Any], ours: list[str], where: str) -> None:
+    """Check the keys that go to PEFT's LoraConfig. Imports PEFT (seconds).
+
+    Raises:
+        UserError: a key that neither Whetstone nor PEFT knows.
+    """
+    from peft import LoraConfig
+
+    known = {field.name for field in dataclasses.fields(LoraConfig) if field.init}
+    for key in values:
+        if key not in known:
+            name = f"{where}.{key}"
+            raise UserError(
+                f"{where.rsplit(': ', 1)[0]}: unknown key {name.rsplit(': ', 1)[1]!r}{nearest(key, [*ours, *known])}"
+            )
+
+
 SECTION_KEYS: dict[str, tuple[str, ...]] = {}
 """Whetstone's own keys of each section, for the nearest-key answer; filled by `pipelines.experiment`."""
 

@@ -164,7 +164,7 @@ def test_zero3_divides_the_weights_and_gathers_what_is_used_again():
     zero = {"stage": 3, "reduce_bucket_size": 600, "stage3_prefetch_bucket_size": 50}
     found, _ = table(strategy="zero3", world_size=2, zero=zero)
     step, backward = found["optimiser step"], found["forward and backward"]
-    assert (step["weights"], step["optimiser"], step["gradients"]) == (2000, 2 * 4 * 300, 1200)
+    assert (step["weights"], step["optimiser"], step["gradients"]) == (2000, 3 * 4 * 300, 1200)
     assert backward["communication"] == 4000 + 1000, "all weights are within the reuse distance"
     near, _ = table(strategy="zero3", world_size=2, zero=zero | {"stage3_max_reuse_distance": 0})
     assert near["forward and backward"]["communication"] == 4 * (50 + 300) + 1000
