@@ -109,8 +109,6 @@ class SFTSection(TrainingSection):
     """Keep and end with the checkpoint of the lowest held-out loss: ``mean`` of the tasks, or a task's name."""
     patience: int | None = Field(None, ge=1)
     """Evaluations without a lower held-out loss after which a task is set aside; training ends with the last task."""
-    generate_at: list[int] = []
-    """Steps after which the benchmarks of ``eval:`` are run on the model as it then is."""
 
 
 class GRPOSection(TrainingSection):
