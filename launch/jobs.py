@@ -34,10 +34,11 @@ def active_jobs(submissions: list[Submission], run_dir: Path) -> list[str]:
 
 
 def _print(submission: Submission, run_dir: Path) -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for title in ("stage", "job", "state", "exit code", "reason", "log"):
+    for title in ("stage", "job", "state", "exit code", "reason", "log in the run folder"):
         table.add_column(title, overflow="fold")
     sentences, stopped, failed = [], [], []
     for job in submission.jobs:
@@ -46,7 +47,9 @@ def _print(submission: Submission, run_dir: Path) -> None:
             groups[state].append(task)
         for state, tasks in groups.items():
             log = _log(job, tasks, run_dir)
-            table.add_row(_title(job, tasks), _number(job, tasks), state.state, state.exit_code, state.reason, log)
+            shown = str(log and os.path.relpath(log, run_dir))
+            cells = (_title(job, tasks), _number(job, tasks), state.state, state.exit_code, state.reason, shown)
+            table.add_row(*map(escape, cells))
             if state.failed:
                 failed.append(job.name)
                 for task in tasks:
@@ -54,7 +57,8 @@ def _print(submission: Submission, run_dir: Path) -> None:
                     ending = f"exit code {state.exit_code}" if state.exit_code.isdecimal() else state.exit_code
                     ended = f" ({ending})" if ending else ""
                     sentences.append(f"{_title(job, [task])} failed{ended}: {sentence or state.state.lower()}")
-                    sentences.append(f"  the log: {_log(job, [task], run_dir)}")
+                    log = _log(job, [task], run_dir)
+                    sentences.append(f"  its log: {os.path.relpath(log)}" if log else "  it left no log")
             elif state.state == "CANCELLED" and failed:
                 stopped.append(job.name)
     console().print(table)
@@ -77,11 +81,13 @@ def _number(job: Submitted, tasks: list[str]) -> str:
     return f"{job.job}_{tasks[0]}" if len(tasks) == 1 else f"{job.job}_[{','.join(tasks)}]"
 
 
-def _log(job: Submitted, tasks: list[str], run_dir: Path) -> str:
-    if len(tasks) > 1:
-        return os.path.relpath(run_dir / f"{job.logs}_*")
-    attempt = attempt_folder(job, tasks[0], run_dir)
-    if not attempt.exists():
-        slurms = attempt.parent.with_name(attempt.parent.name + ".out")  # it ended before its script began
-        return os.path.relpath(slurms) if slurms.exists() else ""
-    return os.path.relpath(attempt)
+def _log(job: Submitted, tasks: list[str], run_dir: Path) -> Path | str:
+    """Return where the newest attempt's log is; '' where there is none yet."""
+    attempts = [attempt_folder(job, task, run_dir) for task in tasks]
+    slurms = [attempt.parent.with_name(attempt.parent.name + ".out") for attempt in attempts]
+    there = [
+        path for path in (*attempts, *slurms) if path.exists()
+    ]  # (Slurm's alone: it ended before its script began)
+    if len(tasks) > 1 and there:
+        return run_dir / f"{job.logs}_*"
+    return there[0] if there else ""

@@ -1,4 +1,4 @@
-"""What became of a job: from Slurm's accounting, else from its controller, else from what the job left on disk."""
+"""What became of a job: from Slurm's controller, else from its accounting, else from what the job left on disk."""
 
 import os
 import re
@@ -43,7 +43,7 @@ class State:
 
 def states(job: Submitted, run_dir: Path) -> dict[str, State]:
     """Return the state of a job, or of each of an array's tasks, by task (of a single job: ``""``)."""
-    known = _from_accounting(job) or _from_controller(job)
+    known = _from_accounting(job) | _from_controller(job)  # the controller is ahead while it remembers a job
     return {task: known.get(task) or _from_disk(job, task, run_dir) for task in job.tasks or [""]}
 
 
@@ -116,7 +116,7 @@ def _state(state: str, code: str, reason: str) -> State:
 
 def _from_disk(job: Submitted, task: str, run_dir: Path) -> State:
     """Tell a job that Slurm has forgotten from its stage's record and what its script left."""
-    reason = "Slurm has forgotten the job; this is what its run folder tells"
+    reason = "forgotten by Slurm, told from its run folder"
     stage_folder = (run_dir / job.run_dirs[task] if task in job.run_dirs else run_dir) / job.stage
     attempt = attempt_folder(job, task, run_dir)
     code = (attempt / "exit_code").read_text().strip() if (attempt / "exit_code").exists() else ""

@@ -19,15 +19,8 @@ from tests.conftest import MODEL, SMALL_RECIPE
 
 ROOT = Path(__file__).parents[2]
 CASES = (
-    "single",
-    "single-lora",
-    "single-checkpointing",
-    "ddp",
-    "ddp-lora",
-    "zero2",
-    "zero2-lora",
-    "zero3",
-    "zero3-lora",
+    *("single", "single-lora", "single-checkpointing", "ddp", "ddp-lora"),
+    *("zero1", "zero2", "zero2-lora", "zero3", "zero3-lora", "fsdp2"),
 )
 SFT = "dtype: float32, max_steps: 3, logging_steps: 1, save_strategy: 'no', max_length: 256"
 PLAN = """

@@ -1,7 +1,6 @@
 """One Slurm for all tests, and a run folder's way through it."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -80,5 +79,4 @@ def make_run(cluster, small_experiment, tmp_path):
                 shutil.copytree(mixture_of.folder / part, tmp_path / name / part)
         return Run(cluster, file, tmp_path / name)
 
-    os.environ.pop("SLURM_CONF", None)
     return make
