@@ -145,11 +145,11 @@ def _dispatch(arguments: argparse.Namespace) -> None:
     elif arguments.command in evaluation.COMMANDS:
         guarded(lambda: evaluation.run(arguments))
     elif arguments.command == "plan":
-        from launch.memory import print_memory_plan
+        from launch.plan import print_memory_plan
 
         guarded(lambda: print_memory_plan(arguments.file, arguments.overrides))
     elif arguments.command == "run" and arguments.dry_run:
-        from launch.plan import print_plan
+        from launch.dry_run import print_plan
 
         guarded(lambda: print_plan(arguments.file, arguments.overrides))
     else:

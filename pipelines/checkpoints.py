@@ -14,10 +14,8 @@ A checkpoint holds whole tensors by the names of the bare model, however the pro
 All of it is data: nothing is unpickled. It is written under a temporary name and renamed once it is on disk.
 """
 
-import base64
 import json
 import os
-import random
 import shutil
 import zlib
 from collections.abc import Iterable, Iterator
@@ -32,6 +30,7 @@ from data_recipes.errors import UserError
 from data_recipes.files import read_json, write_json
 from data_recipes.progress import say
 from pipelines import strategies
+from pipelines.random_states import random_states, set_random_states
 
 COMPLETE = "complete.json"
 WEIGHTS, OPTIMIZER, TRAINING = "weights.safetensors", "optimizer.safetensors", "training.json"
@@ -173,9 +172,6 @@ def write_tensors(path: Path | None, specs: dict[str, tuple[torch.dtype, tuple[i
         os.fsync(file.fileno())
 
 
-# --- optimiser -------------------------------------------------------------------------------------------------------
-
-
 def save_state(trainer: Any, folder: Path | None) -> None:
     """Write weights and optimiser; every process takes part, the one with a `folder` writes."""
     parameters = strategies.trained_parameters(trainer)
@@ -228,7 +224,7 @@ def _whole_moments(trainer: Any, parameters: list, moments: dict) -> Iterator[tu
             yield f"{name}|{key}", strategies.whole(state[parameter][key])
 
 
-def load_state(trainer: Any, checkpoint: Path, optimizer_too: bool = True) -> None:
+def load_state(trainer: Any, checkpoint: Path) -> None:
     """Set the weights and the optimiser of a wrapped trainer from a checkpoint of any strategy.
 
     Raises:
@@ -245,8 +241,6 @@ def load_state(trainer: Any, checkpoint: Path, optimizer_too: bool = True) -> No
             raise UserError(f"{checkpoint}: it holds other parameters than are trained now ({odd}); mend lora or model")
         for name, parameter in parameters:
             _set_weight(trainer, parameter, file.get_tensor(name))
-    if not optimizer_too:
-        return
     kept = read_json(checkpoint / "optimizer.json")
     name_now = type(_bare(trainer.optimizer)).__name__
     if kept["optimizer"].removeprefix("DeepSpeedCPU") != name_now.removeprefix("DeepSpeedCPU"):
@@ -313,44 +307,6 @@ def _begin_deepspeed_state(trainer: Any, optimizer: Any, keys: dict[str, list[st
         link()
 
 
-# --- random states ---------------------------------------------------------------------------------------------------
-
-
-def random_states() -> dict[str, Any]:
-    """Return this process's random states, as JSON."""
-    kind, keys, position, has_gauss, gauss = np.random.get_state()
-    states = {
-        "python": random.getstate(),
-        "numpy": [kind, keys.tolist(), position, has_gauss, gauss],
-        "torch": _text(torch.get_rng_state()),
-    }
-    if torch.cuda.is_available():
-        states["cuda"] = [_text(state) for state in torch.cuda.get_rng_state_all()]
-    return states
-
-
-def set_random_states(states: dict[str, Any]) -> None:
-    """Go on with random states from where they were taken."""
-    version, internal, gauss = states["python"]
-    random.setstate((version, tuple(internal), gauss))
-    kind, keys, position, has_gauss, cached = states["numpy"]
-    np.random.set_state((kind, np.array(keys, np.uint32), position, has_gauss, cached))
-    torch.set_rng_state(_bytes(states["torch"]))
-    if torch.cuda.is_available() and len(states.get("cuda", [])) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all([_bytes(state) for state in states["cuda"]])
-
-
-def _text(state: torch.Tensor) -> str:
-    return base64.b64encode(state.numpy().tobytes()).decode()
-
-
-def _bytes(text: str) -> torch.Tensor:
-    return torch.frombuffer(bytearray(base64.b64decode(text)), dtype=torch.uint8)
-
-
-# --- the trainer's side ----------------------------------------------------------------------------------------------
-
-
 class PortableCheckpoints:
     """Makes a transformers Trainer write and read the checkpoints of this module; comes before it among the bases.
 
@@ -366,6 +322,15 @@ class PortableCheckpoints:
     def set_own_state(self, state: dict[str, Any]) -> None:
         """Go on from `own_state`."""
 
+    def sum_over_processes(self, values: torch.Tensor) -> torch.Tensor:
+        """Return a CPU tensor summed over processes, on each of them."""
+        if self.accelerator.num_processes == 1:
+            return values.clone()
+        device = self.accelerator.device
+        summed = values.to(device, torch.float32 if device.type == "mps" else values.dtype)
+        dist.all_reduce(summed)
+        return summed.to("cpu", values.dtype)
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Write the checkpoint of this step: every process gathers, the first one writes."""
         first = self.is_world_process_zero()
@@ -378,7 +343,7 @@ class PortableCheckpoints:
         training = {
             "scheduler": _plain(self.lr_scheduler.state_dict()),
             "learning_rates": [group["lr"] for group in _bare(self.optimizer).param_groups],
-            "loss_not_logged": nested_sum(self._tr_loss),
+            "loss_not_logged": self.sum_over_processes(self._tr_loss.detach().cpu()).item(),
             "last_logged": self._globalstep_last_logged,
             "own": self.own_state(),
         }
@@ -438,14 +403,6 @@ class PortableCheckpoints:
         path = Path(checkpoint) / f"random-{self.args.process_index}.json"
         if path.exists():  # more processes than wrote it: the others keep their seed's
             set_random_states(read_json(path))
-
-
-def nested_sum(loss: torch.Tensor) -> float:
-    """Return a scalar summed over processes."""
-    value = loss.detach().clone().float()
-    if dist.is_initialized() and dist.get_world_size() > 1:
-        dist.all_reduce(value)
-    return value.item()
 
 
 def _plain(state: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 
@@ -152,8 +151,7 @@ def _arguments(experiment: Experiment, section: SFTSection, world_size: int) -> 
 
     from pipelines.training import batch_arguments, trl_arguments
 
-    with patch.dict("os.environ", WORLD_SIZE=str(world_size)):  # as a launcher will set it
-        batch = batch_arguments(section)
+    batch = batch_arguments(section, world_size)
     config = SFTConfig(**trl_arguments(section, experiment.run_dir / "sft", experiment.seed, **batch))
     names = (
         "per_device_train_batch_size gradient_accumulation_steps num_train_epochs max_steps max_length logging_steps"

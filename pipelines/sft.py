@@ -8,6 +8,7 @@ ones in an order that is a pure function of the seed, and any strategy goes on f
 """
 
 import math
+import os
 from typing import Any
 
 import numpy as np
@@ -104,7 +105,7 @@ def train(experiment: Experiment) -> None:
 def _arguments(experiment: Experiment, section: SFTSection) -> SFTConfig:
     folder = experiment.run_dir / "sft"
     ours = {
-        **batch_arguments(section),
+        **batch_arguments(section, int(os.environ.get("WORLD_SIZE", "1"))),
         "remove_unused_columns": False,
         "dataset_kwargs": {"skip_prepare_dataset": True},
     }

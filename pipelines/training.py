@@ -44,7 +44,7 @@ def trl_arguments(section: TrainingSection, folder: Path, seed: int, **ours: Any
     return {**defaults, **section.trl, "output_dir": str(folder / "checkpoints"), "seed": seed, **ours}
 
 
-def batch_arguments(section: SFTSection) -> dict[str, int]:
+def batch_arguments(section: SFTSection, processes: int) -> dict[str, int]:
     """Return per_device_train_batch_size and gradient_accumulation_steps that make up the section's batch_size.
 
     Raises:
@@ -55,7 +55,6 @@ def batch_arguments(section: SFTSection) -> dict[str, int]:
         return {}
     if "gradient_accumulation_steps" in section.trl:
         raise UserError("sft.gradient_accumulation_steps follows from batch_size; leave one of them out")
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
     if total % processes:
         raise UserError(f"sft.batch_size: {total} cannot be shared by {processes} processes; choose a multiple of them")
     share = total // processes
@@ -218,8 +217,10 @@ def save_final(trainer: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, b
             say(f"  the best held-out loss was that of step {best}: its weights are the final ones")
             weights = load_file(Path(trainer.args.output_dir) / f"checkpoint-{best}" / WEIGHTS)
     else:
-        gathered = whole_weights(trainer)
-        weights = {n: t.cpu().clone() for n, t in gathered} if first else [None for _ in gathered] and {}
+        weights = {}
+        for name, tensor in whole_weights(trainer):
+            if first:
+                weights[name] = tensor.cpu().clone()
     if first:
         trained = trainer.accelerator.unwrap_model(trainer.model)
         unset_hf_deepspeed_config()  # else the copy would be spread over processes that do not load it

@@ -1,7 +1,9 @@
 """Shared fixtures. Nothing here reaches a network; the embedded model comes from the environment's own package."""
 
 import os
+import shutil
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -68,3 +70,42 @@ def small_experiment(tmp_path: Path):
         return file
 
     return write
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator:
+    """A headless Chromium of the system; without one the test fails under CI and is skipped elsewhere."""
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    path = next((found for name in names if (found := shutil.which(name))), None)
+    if path is None:
+        told = f"no browser: install chromium (looked for {', '.join(names)})"
+        pytest.fail(told) if os.environ.get("CI") else pytest.skip(told)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def open_file(browser):
+    """Open a file in the browser; alerts, errors and requests that leave the disk fail the test."""
+    faults = []
+    context = browser.new_context(viewport={"width": 1200, "height": 900})
+
+    def opened(path: Path, address: str = "", **media):
+        page = context.new_page()
+        page.set_default_timeout(10_000)
+        page.on("dialog", lambda dialog: (faults.append(dialog.message), dialog.dismiss()))
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("console", lambda message: message.type == "error" and faults.append(message.text))
+        page.on("request", lambda request: request.url.startswith("file://") or faults.append(request.url))
+        if media:
+            page.emulate_media(**media)
+        page.goto(path.as_uri() + address)
+        return page
+
+    yield opened
+    context.close()
+    assert not faults

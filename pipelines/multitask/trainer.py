@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch.utils.data import Sampler
 from trl import SFTTrainer
 from trl.trainer.utils import add_fused_lm_head
@@ -53,15 +52,6 @@ class MultiTaskSFTTrainer(PortableCheckpoints, SFTTrainer):
             strategies.shard_on_cpu(self.model)
             self.accelerator.prepare_model = lambda model, **_: model  # Accelerate would put DDP around it
         return super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
-
-    def sum_over_processes(self, values: torch.Tensor) -> torch.Tensor:
-        """Return a CPU tensor summed over processes, on each of them."""
-        if self.accelerator.num_processes == 1:
-            return values.clone()
-        device = self.accelerator.device
-        summed = values.to(device, torch.float32 if device.type == "mps" else values.dtype)
-        dist.all_reduce(summed)
-        return summed.to("cpu", values.dtype)
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list, Any]:
         """Fetch the micro-batches of a step and count, over all processes, what its loss is a mean over."""

@@ -1,9 +1,7 @@
 """A run folder made by hand, in the layout the harness leaves, and a browser to look at its leaderboard with."""
 
 import json
-import os
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -125,19 +123,3 @@ def _verdict(label: str, task: str, i: int, given: dict, wrote: str) -> dict:
     answer = {"right": str(i), "wrong": f"{wrote} {i + 1}", "unparsed": None}[state]
     line = {"benchmark": label, "id": f"{task}/{i}", "round": 0, "sample": 0, "answer": answer}
     return {**line, "score": float(state == "right"), "parsed": state != "unparsed"}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator:
-    """A headless Chromium of the system; without one the test fails under CI and is skipped elsewhere."""
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    path = next((found for name in names if (found := shutil.which(name))), None)
-    if path is None:
-        told = f"no browser: install chromium (looked for {', '.join(names)})"
-        pytest.fail(told) if os.environ.get("CI") else pytest.skip(told)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield running
-        running.close()

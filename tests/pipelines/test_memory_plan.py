@@ -191,7 +191,7 @@ def planned(small_experiment, model_folder):
 
 
 def test_without_a_mixture_the_longest_rows_are_assumed(planned, tmp_path):
-    from launch.memory import summary, verdict
+    from launch.plan import summary, verdict
 
     plan = planned("launch.num_processes=2")
     assert plan.run is None and plan.micro_batch == (4, 40) and plan.setup.world_size == 2

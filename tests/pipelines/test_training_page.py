@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 from math import exp, nan
 
 import numpy as np
@@ -269,44 +268,10 @@ def test_the_writer_writes_seldom_and_says_once_that_it_cannot(tmp_path, monkeyp
     assert capsys.readouterr().out.count("No space left on device") == 1
 
 
-@pytest.fixture(scope="module")
-def browser():
-    """A headless Chromium of the system; without one the test fails under CI and is skipped elsewhere."""
-    path = next(
-        (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
-    )
-    if path is None:
-        told = "no browser: install chromium"
-        pytest.fail(told) if os.environ.get("CI") else pytest.skip(told)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
-        yield running
-        running.close()
-
-
 @pytest.fixture
-def open_page(browser):
-    """Open a folder's page; alerts, errors and requests that leave the disk fail the test."""
-    faults = []
-    context = browser.new_context(viewport={"width": 1200, "height": 900})
-
-    def opened(folder, **media):
-        page = context.new_page()
-        page.set_default_timeout(10_000)
-        page.on("dialog", lambda dialog: (faults.append(dialog.message), dialog.dismiss()))
-        page.on("pageerror", lambda error: faults.append(str(error)))
-        page.on("console", lambda message: message.type == "error" and faults.append(message.text))
-        page.on("request", lambda request: request.url.startswith("file://") or faults.append(request.url))
-        if media:
-            page.emulate_media(**media)
-        page.goto((folder / "progress.html").as_uri())
-        return page
-
-    yield opened
-    context.close()
-    assert not faults
+def open_page(open_file):
+    """Open a folder's page."""
+    return lambda folder, **media: open_file(folder / "progress.html", **media)
 
 
 def test_hostile_names_do_nothing(tmp_path, open_page):
