@@ -6,12 +6,14 @@ The steps are those of a local build (`data_recipes.chunks` and `data_recipes.mi
 """
 
 import shutil
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from data_recipes.chunks import Plan, chunks_of, make_part
+from data_recipes.errors import UserError
 from data_recipes.mixture import finish
 from data_recipes.row import Row
 
@@ -64,6 +66,9 @@ def build_on_slurm(
     """Submit an array of `tasks` jobs that make the parts, and a job after it that puts them together.
 
     The plan is pickled beside the mixture, so every node has to see that folder and this environment.
+
+    Raises:
+        UserError: Slurm does not take the jobs.
     """
     from datatrove.executor import SlurmPipelineExecutor
 
@@ -72,14 +77,20 @@ def build_on_slurm(
     parts = SlurmPipelineExecutor(
         [MakeParts(plan)], tasks=tasks, job_name="whetstone-parts", logging_dir=str(logs / "parts"), **common
     )
-    SlurmPipelineExecutor(
+    mixture = SlurmPipelineExecutor(
         [PutTogether(plan, heldout, folder, seed)],
         tasks=1,
         depends=parts,
         job_name="whetstone-mixture",
         logging_dir=str(logs / "mixture"),
         **common,
-    ).run()
+    )
+    try:
+        mixture.run()
+    except subprocess.CalledProcessError as error:  # sbatch has said why
+        if parts.job_id is None:
+            shutil.rmtree(logs)
+        raise UserError("--slurm: sbatch did not take the job; mend what it says above") from error
 
 
 def build_in_processes(plan: Plan, heldout: list[Row], folder: Path, seed: int, *, tasks: int, workers: int) -> None:

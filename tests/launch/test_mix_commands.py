@@ -82,7 +82,13 @@ def test_the_card_names_sources_licences_counts_and_flaws(mixtures, capsys):
     assert "- sums: reasoning-gym chain_sum, seed 1" in card and "- chat: Made up." in card
 
 
-def test_a_folder_that_is_no_mixture_is_left_alone(mixtures, capsys, tmp_path):
+@pytest.mark.parametrize("sbatch", [None, "#!/bin/sh\necho 'sbatch: error: no such partition' >&2\nexit 1\n"])
+def test_a_folder_that_is_no_mixture_is_left_alone(mixtures, capsys, tmp_path, tmp_path_factory, monkeypatch, sbatch):
+    programs = tmp_path_factory.mktemp("programs")
+    if sbatch:
+        (programs / "sbatch").write_text(sbatch)
+        (programs / "sbatch").chmod(0o755)
+    monkeypatch.setenv("PATH", str(programs))
     (tmp_path / "precious.txt").write_text("mine")
     for words in (
         ["mix", "build", str(mixtures / "a.yaml"), "--output", str(tmp_path)],
@@ -94,4 +100,5 @@ def test_a_folder_that_is_no_mixture_is_left_alone(mixtures, capsys, tmp_path):
         with pytest.raises(SystemExit) as stopped:
             main(words)
         assert stopped.value.code == 2 and "whetstone: " in capsys.readouterr().err
-    assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]
+    kept = {".x.parts"} if sbatch else set()  # what was prepared for the jobs, for the next attempt
+    assert {path.name for path in tmp_path.iterdir()} == {"precious.txt"} | kept
