@@ -1,17 +1,13 @@
 """SFT for real: two processes against one, kill -9 and resume, the tasks' losses."""
 
-import json
-import os
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
-ROOT = Path(__file__).parents[2]
+from tests.pipelines.sft_runs import launch, metrics
+
 SECTIONS = """
 sft:
   lora: {r: 8}
@@ -25,45 +21,8 @@ sft:
 """
 
 
-def launch(file: Path, *options: str, processes: int = 1, background: bool = False, strategy: str = "cpu"):
-    """Start the SFT stage the way its documentation says, on one process or under accelerate."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1" if processes > 1 else "2"}
-    command = [sys.executable, "-m", "pipelines.sft", str(file), *options]
-    if processes > 1:
-        config = ["--config_file", f"launch/accelerate/{strategy}.yaml", "--num_processes", str(processes)]
-        command = [sys.executable, "-m", "accelerate.commands.launch", *config, *command[1:]]
-    if background:
-        return subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr[-3000:]
-    return result
-
-
-def metrics(run: Path) -> list[dict]:
-    lines = [json.loads(line) for line in (run / "sft" / "metrics.jsonl").read_text().splitlines()]
-    return [line for line in lines if "loss" in line]
-
-
-@pytest.fixture
-def mixed(small_experiment, model_folder):
-    """An experiment whose mixture is built; returns (file, run folder of a name)."""
-    from pipelines.experiment import load_experiment
-    from pipelines.mix import mix
-
-    file = small_experiment(SECTIONS)
-
-    def run_folder(name: str) -> Path:
-        folder = file.parent / name
-        mix(load_experiment(file, [f"output_dir={folder}"], check_trl=False))
-        return folder
-
-    return file, run_folder
-
-
 def test_two_processes_follow_the_losses_of_one(mixed):
-    file, run_folder = mixed
+    file, run_folder = mixed(SECTIONS)
     one, two = run_folder("one"), run_folder("two")
     launch(file, "--set", f"output_dir={one}", "--set", "sft.max_steps=20")
     options = ["--set", f"output_dir={two}", "--set", "sft.max_steps=20", "--set", "sft.per_device_train_batch_size=2"]
@@ -82,7 +41,7 @@ def test_two_processes_follow_the_losses_of_one(mixed):
 
 
 def test_kill_9_and_the_same_command_end_in_bit_equal_weights(mixed):
-    file, run_folder = mixed
+    file, run_folder = mixed(SECTIONS)
     undisturbed, killed = run_folder("undisturbed"), run_folder("killed")
     options = ["--set", "sft.max_steps=8", "--set", "sft.save_steps=2"]
     launch(file, *options, "--set", f"output_dir={undisturbed}")
@@ -130,7 +89,7 @@ def test_the_loss_is_on_the_target_alone(model_folder):
 
 @pytest.mark.slow
 def test_deepspeed_follows_the_losses_of_one_process(mixed):
-    file, run_folder = mixed
+    file, run_folder = mixed(SECTIONS)
     one, two = run_folder("one"), run_folder("two")
     launch(file, "--set", f"output_dir={one}", "--set", "sft.max_steps=6")
     options = ["--set", f"output_dir={two}", "--set", "sft.max_steps=6", "--set", "sft.per_device_train_batch_size=2"]
@@ -140,7 +99,7 @@ def test_deepspeed_follows_the_losses_of_one_process(mixed):
 
 @pytest.mark.slow
 def test_two_processes_resume_after_a_kill_with_the_same_losses(mixed):
-    file, run_folder = mixed
+    file, run_folder = mixed(SECTIONS)
     undisturbed, killed = run_folder("undisturbed"), run_folder("killed")
     options = ["--set", "sft.max_steps=6", "--set", "sft.save_steps=2", "--set", "sft.per_device_train_batch_size=2"]
     launch(file, *options, "--set", f"output_dir={undisturbed}", processes=2)
