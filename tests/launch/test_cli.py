@@ -2,12 +2,15 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+
+from launch.cli import main
 
 ROOT = Path(__file__).parents[2]
 WHETSTONE = str(Path(sys.executable).parent / "whetstone")
@@ -44,17 +47,30 @@ def test_a_dry_run_prints_the_resolved_file_and_the_plan(small_experiment, tmp_p
     assert not (tmp_path / "run").exists()
 
 
-def test_mistakes_end_in_one_sentence_and_exit_code_2(small_experiment, tmp_path):
-    file = str(small_experiment(SFT))
-    assert_one_sentence(whetstone("run", str(tmp_path / "nowhere.yaml")), "nowhere.yaml: no such file")
-    assert_one_sentence(whetstone("run", file, "--set", "sft.lerning_rate=1"), "did you mean 'learning_rate'")
-    assert_one_sentence(whetstone("run", file, "--set", "model=./missing"), "./missing", "no such folder")
-    assert_one_sentence(whetstone("sft", file), "no mixture here", "whetstone mix FILE")
-    assert_one_sentence(whetstone("grpo", file), "has no grpo section")
-    assert_one_sentence(whetstone("leaderboard", file), "has no eval section")
-    blocker = tmp_path / "file"
-    blocker.write_text("")
-    assert_one_sentence(whetstone("mix", file, "--set", f"output_dir={blocker}/run"), str(blocker))
+def test_a_mistake_ends_in_one_sentence_and_exit_code_2(small_experiment):
+    result = whetstone("run", str(small_experiment(SFT)), "--set", "sft.lerning_rate=1")
+    assert_one_sentence(result, "did you mean 'learning_rate'")
+
+
+@pytest.mark.parametrize(
+    "words, sentence",
+    [
+        (["run", "{tmp}/nowhere.yaml"], "nowhere.yaml: no such file"),
+        (["run", "{file}", "--set", "model=./missing"], "./missing.*no such folder"),
+        (["sft", "{file}"], "no mixture here.*whetstone mix FILE"),
+        (["grpo", "{file}"], "has no grpo section"),
+        (["leaderboard", "{file}"], "has no eval section"),
+        (["mix", "{file}", "--set", "output_dir={tmp}/file/run"], "/file"),
+    ],
+)
+def test_other_mistakes_do_so_too(small_experiment, tmp_path, capsys, words, sentence):
+    file = small_experiment(SFT)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit) as stopped:
+        main([word.format(tmp=tmp_path, file=file) for word in words])
+    said = capsys.readouterr().err.strip()
+    assert stopped.value.code == 2 and said.startswith("whetstone: ") and "\n" not in said
+    assert re.search(sentence, said)
 
 
 def test_changed_settings_never_overwrite_a_finished_stage(small_experiment, tmp_path):

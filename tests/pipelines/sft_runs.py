@@ -2,9 +2,12 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+
+from safetensors.torch import load_file
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,3 +31,34 @@ def launch(file: Path, *options: str, processes: int = 1, background: bool = Fal
 def metrics(run: Path) -> list[dict]:
     lines = [json.loads(line) for line in (run / "sft" / "metrics.jsonl").read_text().splitlines()]
     return [line for line in lines if "loss" in line]
+
+
+def train_here(file: Path, *overrides: str) -> None:
+    """Run the SFT stage in this process, without the front door and on one thread, as tiny models like it."""
+    import torch
+
+    from pipelines.experiment import load_experiment
+    from pipelines.sft import train
+
+    before, threads = signal.getsignal(signal.SIGTERM), torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        train(load_experiment(file, list(overrides)))
+    finally:
+        torch.set_num_threads(threads)
+        signal.signal(signal.SIGTERM, before)
+
+
+def logged(run: Path) -> list[dict]:
+    """Return every line of a run's metrics but the summary at its end, without the times."""
+    lines = [json.loads(line) for line in (run / "sft" / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "seconds"} for line in lines if "train_runtime" not in line]
+
+
+def same_weights(one: Path, two: Path, names: tuple[str, ...] = ("adapter/adapter_model", "model/model")) -> bool:
+    """Return whether two runs ended in the same tensors, bit by bit."""
+    for name in names:
+        ours, theirs = (load_file(run / "sft" / f"{name}.safetensors") for run in (one, two))
+        if ours.keys() != theirs.keys() or not all(ours[key].equal(theirs[key]) for key in ours):
+            return False
+    return True
