@@ -56,6 +56,7 @@ def run_alone(stage: str, run: Callable[..., None]) -> None:
 DISK_FULL = "the disk is full; free some space and run the same command again: finished work is kept"
 MENDS = {
     errno.ENOSPC: DISK_FULL,
+    errno.EFBIG: "files may not grow so large here; raise ulimit -f and run the same command again: work is kept",
     errno.EDQUOT: "your disk quota is used up; free some space and run the same command again: finished work is kept",
     errno.EACCES: "permission denied; choose a place you may write to",
     errno.EROFS: "the file system is read-only; choose another output_dir",

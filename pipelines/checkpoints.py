@@ -8,7 +8,7 @@ A checkpoint holds whole tensors by the names of the bare model, however the pro
 ``trainer_state.json``   step, epoch, log (transformers' own)
 ``training.json``        scheduler, data position, the tasks' statistics and balance, losses not logged yet
 ``random-RANK.json``     random states of a process
-``complete.json``        step, run, strategy, and every file's size and CRC; written last
+``complete.json``        step, run, strategy, and every file's size and CRC (its own too); written last
 =======================  ===========================================================================================
 
 All of it is data: nothing is unpickled. It is written under a temporary name and renamed once it is on disk.
@@ -16,6 +16,7 @@ All of it is data: nothing is unpickled. It is written under a temporary name an
 
 import json
 import os
+import re
 import shutil
 import zlib
 from collections.abc import Iterable, Iterator
@@ -46,9 +47,8 @@ def newest_checkpoint(folder: Path, run: str) -> Path | None:
     Raises:
         UserError: it was written by another run.
     """
-    checkpoints = sorted((folder / "checkpoints").glob("checkpoint-*"), key=_step)
     found = None
-    for path in reversed(checkpoints):
+    for path in reversed(_checkpoints(folder / "checkpoints")):
         fault = _fault(path)
         if fault is None:
             found = path
@@ -83,6 +83,11 @@ def agreed_checkpoint(folder: Path, run: str, arguments: Any) -> Path | None:
     return found[0]
 
 
+def _checkpoints(folder: Path) -> list[Path]:
+    found = [path for path in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
+    return sorted(found, key=_step)
+
+
 def _step(path: Path) -> int:
     return int(path.name.split("-")[1])
 
@@ -94,11 +99,15 @@ def step_of(checkpoint: Path | None) -> int:
 
 def _fault(checkpoint: Path) -> str | None:
     """Return what is wrong with a checkpoint, or None."""
-    try:
-        files = read_json(checkpoint / COMPLETE)["files"]
-    except (UserError, OSError, KeyError):
+    if not (checkpoint / COMPLETE).exists():
         return "was cut off while it was written"
-    for name, expected in files.items():
+    try:
+        complete = read_json(checkpoint / COMPLETE)
+    except UserError:
+        complete = None
+    if not isinstance(complete, dict) or complete.pop("crc32", None) != _seal(complete):
+        return f"has a damaged {COMPLETE}"
+    for name, expected in complete["files"].items():
         path = checkpoint / name
         if not path.exists():
             return f"lacks {name}"
@@ -117,6 +126,18 @@ def _crc(path: Path) -> int:
     return value
 
 
+def _seal(about: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(about, sort_keys=True).encode())
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 class Saving:
     """A checkpoint on its way: files go to a temporary folder, `finish` renames it. One process writes."""
 
@@ -129,18 +150,15 @@ class Saving:
         """Flush every file to disk, write down sizes and checksums, and give the folder its name."""
         files = {}
         for path in sorted(self.folder.iterdir()):
-            with open(path, "rb") as file:
-                os.fsync(file.fileno())
+            _flush(path)
             files[path.name] = {"bytes": path.stat().st_size, "crc32": _crc(path)}
-        write_json(self.folder / COMPLETE, {"step": self._step, **about, "files": files})
+        complete = {"step": self._step, **about, "files": files}
+        write_json(self.folder / COMPLETE, {**complete, "crc32": _seal(complete)})
+        _flush(self.folder)
         if self.final.exists():  # saved at this step before, perhaps under another strategy
             shutil.rmtree(self.final)
         os.rename(self.folder, self.final)
-        descriptor = os.open(self.final.parent, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        _flush(self.final.parent)
 
 
 def write_tensors(path: Path | None, specs: dict[str, tuple[torch.dtype, tuple[int, ...]]], tensors: Iterable) -> None:
@@ -333,9 +351,18 @@ class PortableCheckpoints:
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Write the checkpoint of this step: every process gathers, the first one writes."""
-        first = self.is_world_process_zero()
         self.store_flos()
-        saving = Saving(Path(self.args.output_dir), self.state.global_step) if first else None
+        saving = None
+        if self.is_world_process_zero():
+            saving = Saving(Path(self.args.output_dir), self.state.global_step)
+        try:
+            self._write_checkpoint(saving)
+        except BaseException:
+            if saving:  # the disk is full, say: what was begun takes no more of it
+                shutil.rmtree(saving.folder, ignore_errors=True)
+            raise
+
+    def _write_checkpoint(self, saving: Saving | None) -> None:
         self.accelerator.wait_for_everyone()
         save_state(self, saving.folder if saving else None)
         folder = Path(self.args.output_dir) / f".checkpoint-{self.state.global_step}"
@@ -344,6 +371,7 @@ class PortableCheckpoints:
             "scheduler": _plain(self.lr_scheduler.state_dict()),
             "learning_rates": [group["lr"] for group in _bare(self.optimizer).param_groups],
             "loss_not_logged": self.sum_over_processes(self._tr_loss.detach().cpu()).item(),
+            "loss_logged": self._total_loss_scalar,
             "last_logged": self._globalstep_last_logged,
             "own": self.own_state(),
         }
@@ -365,8 +393,10 @@ class PortableCheckpoints:
         if not limit:
             return
         keep = {newest.name, f"checkpoint-{self.state.best_global_step}"}
-        others = [p for p in sorted(newest.parent.glob("checkpoint-*"), key=_step) if p.name not in keep]
-        for path in others[: max(0, len(others) - (limit - 1))]:
+        # one of a later step is damaged: it was passed over
+        earlier = [path for path in _checkpoints(newest.parent) if _step(path) <= _step(newest)]
+        others = [path for path in earlier if path.name not in keep]
+        for path in others[: max(0, len(others) - max(0, limit - (len(earlier) - len(others))))]:
             (path / COMPLETE).unlink(missing_ok=True)  # so that a kill on the way leaves no half that looks whole
             shutil.rmtree(path)
 
@@ -376,6 +406,7 @@ class PortableCheckpoints:
     def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None) -> Any:
         prepared = super()._prepare_for_training(max_steps, train_dataloader, None)
         if resume_from_checkpoint:
+            self.args.eval_on_start = False  # the run was measured before its first step
             checkpoint = Path(resume_from_checkpoint)
             load_state(self, checkpoint)
             training = read_json(checkpoint / TRAINING)
@@ -395,7 +426,7 @@ class PortableCheckpoints:
         """Go on with the losses that were summed but not logged when the checkpoint was written."""
         training = read_json(checkpoint / TRAINING)
         self._tr_loss += training["loss_not_logged"] / self.accelerator.num_processes
-        self._globalstep_last_logged = training["last_logged"]
+        self._total_loss_scalar, self._globalstep_last_logged = training["loss_logged"], training["last_logged"]
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is None:

@@ -17,6 +17,7 @@ from eval.engines import EngineSettings
 from eval.hardware import Dtype
 from eval.models import check_adapter, check_model_name
 from pipelines import trl_fields
+from pipelines.trackers import check_tracker_names
 
 STAGES = ("critique", "mix", "sft", "grpo", "eval", "leaderboard")
 """In this order; a stage whose section the file leaves out is skipped."""
@@ -109,6 +110,11 @@ class SFTSection(TrainingSection):
     """Keep and end with the checkpoint of the lowest held-out loss: ``mean`` of the tasks, or a task's name."""
     patience: int | None = Field(None, ge=1)
     """Evaluations without a lower held-out loss after which a task is set aside; training ends with the last task."""
+    generate_at: list[Annotated[int, Field(ge=0)]] = []
+    """Optimiser steps after which the weights so far answer questions with the engine, and verifiers judge the answers;
+    0: before the first."""
+    generate_benchmarks: list[dict[str, Any]] = Field([{"type": "heldout"}], min_length=1)
+    """What is asked at generate_at, as under eval.benchmarks; bits_per_byte is false unless it is given."""
 
 
 class GRPOSection(TrainingSection):
@@ -243,6 +249,10 @@ class Experiment(Section):
             raise ValueError("nothing to do: give at least one of critique, sft, grpo, eval")
         if self.recipe is None:
             self._needs_no_recipe()
+        if self.sft and self.sft.generate_at and self.engine.type == "openai":
+            raise ValueError(
+                "sft.generate_at: a server cannot be handed the weights in training; set engine.type: vllm"
+            )
         return self
 
     def _needs_no_recipe(self) -> None:
@@ -320,6 +330,7 @@ def load_experiment(path: Path, overrides: list[str] | None = None, check_trl: b
             section = getattr(experiment, name)
             if section is not None:
                 section.__pydantic_extra__ = trl_fields.checked_fields(name, section.trl, where)
+                check_tracker_names(section.trl.get("report_to"), f"{where}: {name}.report_to")
                 if section.lora is not None and section.lora.model_extra:
                     ours = list(LoraSection.model_fields)
                     trl_fields.check_lora_fields(section.lora.model_extra, ours, f"{where}: {name}.lora")
@@ -375,7 +386,6 @@ def _check_models(experiment: Experiment, path: Path) -> None:
 
 
 def _check_benchmarks(experiment: Experiment, path: Path) -> None:
-    from eval.benchmarks import load_benchmark
     from eval.run_folder import distinct_slugs
 
     if experiment.eval:
@@ -384,17 +394,24 @@ def _check_benchmarks(experiment: Experiment, path: Path) -> None:
             *experiment.eval.models,
             *(s for s in ("sft", "grpo") if s in experiment.stages),
         ]
-        labels = [str(one.get("name") or one.get("type")) for one in experiment.eval.benchmarks]
-        twice = next((label for label in labels if labels.count(label) > 1), None)
-        if twice:
-            raise UserError(f"{path}: eval.benchmarks: two are called {twice!r}; give one of them another 'name'")
         try:
             distinct_slugs(names)
         except UserError as error:
             raise UserError(f"{path}: eval: {error}") from None
+        _check_settings(experiment.eval.benchmarks, f"{path}: eval.benchmarks")
+    if experiment.sft:
+        _check_settings(experiment.sft.generate_benchmarks, f"{path}: sft.generate_benchmarks")
 
-    for number, settings in enumerate(experiment.eval.benchmarks if experiment.eval else []):
-        where = f"{path}: eval.benchmarks.{number}"
+
+def _check_settings(benchmarks: list[dict[str, Any]], key: str) -> None:
+    from eval.benchmarks import load_benchmark
+
+    labels = [str(one.get("name") or one.get("type")) for one in benchmarks]
+    twice = next((label for label in labels if labels.count(label) > 1), None)
+    if twice:
+        raise UserError(f"{key}: two are called {twice!r}; give one of them another 'name'")
+    for number, settings in enumerate(benchmarks):
+        where = f"{key}.{number}"
         try:
             benchmark = load_benchmark(str(settings.get("type")))
         except UserError as error:

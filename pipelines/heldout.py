@@ -15,6 +15,7 @@ from pipelines.multitask.task_loss import task_sums
 from pipelines.tokens import ChatTokeniser
 
 MIXTURE_SET = "heldout"
+TAKEN = {MIXTURE_SET: "that is the mixture's own", "generated": "generated answers are logged under it"}
 
 
 class HeldoutSet:
@@ -57,11 +58,18 @@ def heldout_sets(
     """Return the sets to measure on, by name: the mixture's held-out rows, and files.
 
     Raises:
-        UserError: a file is missing or holds what is no row, or nothing is held out.
+        UserError: a file is missing, holds what is no row or nothing to measure on, or nothing is held out.
     """
+    for name in others:
+        check_set_name(name)
     rows = {MIXTURE_SET: mixture.rows(HELDOUT), **{name: _rows_of(name, path) for name, path in others.items()}}
     sets = {name: HeldoutSet(found, tokeniser, max_length, batch_size) for name, found in rows.items() if found}
     sets = {name: one for name, one in sets.items() if one.batches}
+    for name in others:
+        if name not in sets:
+            raise UserError(
+                f"sft.eval_sets.{name}: no row of {others[name]} has a target within sft.max_length; mend it"
+            )
     if not sets:
         raise UserError(
             "sft.eval_strategy: nothing is held out; give tasks of the recipe heldout_rows, or leave it out"
@@ -69,9 +77,18 @@ def heldout_sets(
     return sets
 
 
+def check_set_name(name: str) -> None:
+    """Refuse a name under which a set's metrics would mix with others.
+
+    Raises:
+        UserError: it is such a name.
+    """
+    why = TAKEN.get(name) or (not name and "it is empty") or ("/" in name and "it has a slash")
+    if why:
+        raise UserError(f"sft.eval_sets: {name!r} cannot be a set's name ({why}); choose another one")
+
+
 def _rows_of(name: str, path: str) -> list[Row]:
-    if name == MIXTURE_SET or "/" in name:
-        raise UserError(f"sft.eval_sets: {name!r} cannot be a set's name; choose another one")
     if not Path(path).exists():
         raise UserError(f"sft.eval_sets.{name}: there is no file {path}; mend the path")
     rows = []
@@ -127,13 +144,15 @@ def best_metric(best: str | None, sets: dict[str, HeldoutSet]) -> str | None:
     """Return the metric by which checkpoints are compared.
 
     Raises:
-        UserError: nothing is held out of that task.
+        UserError: nothing is held out of that task, or of any.
     """
     if best is None:
         return None
+    if MIXTURE_SET not in sets:
+        raise UserError("sft.best: nothing is held out of the mixture; give tasks of the recipe heldout_rows")
     if best == "mean":
         return f"eval_{MIXTURE_SET}/loss"
-    tasks = sets[MIXTURE_SET].tasks if MIXTURE_SET in sets else []
+    tasks = sets[MIXTURE_SET].tasks
     if best not in tasks:
         raise UserError(f"sft.best: nothing is held out of {best!r}{nearest(best, ['mean', *tasks])}")
     return f"eval_{MIXTURE_SET}/loss/{best}"

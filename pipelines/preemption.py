@@ -17,13 +17,16 @@ class SaveOnSigterm(TrainerCallback):
 
     def __init__(self) -> None:
         self.preempted = False
-        self._told = threading.Event()
+        self._told = False  # no threading.Event: a second signal within its lock would wait for the first for ever
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, lambda *_: self._told.set())
+            signal.signal(signal.SIGTERM, self._tell)
+
+    def _tell(self, *_: Any) -> None:
+        self._told = True
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Look whether anybody was told."""
-        told = self._told.is_set()
+        told = self._told
         if args.world_size > 1:
             flag = torch.tensor(int(told), device=args.device)
             dist.all_reduce(flag, op=dist.ReduceOp.MAX)

@@ -25,6 +25,7 @@ from data_recipes.store import Mixture
 from eval.models import resolve_model
 from pipelines.checkpoints import agreed_checkpoint, step_of
 from pipelines.experiment import Experiment, SFTSection
+from pipelines.generation import GenerationAtSteps, questions
 from pipelines.heldout import EarlyStopping, HeldoutSet, best_metric, heldout_sets
 from pipelines.mix import print_plan
 from pipelines.multitask.adaptive import AdaptiveOrder
@@ -66,6 +67,7 @@ def train(experiment: Experiment) -> None:
     draws, order = plan(mixture, arguments, experiment.seed, section.packing)
     tokeniser = ChatTokeniser(model_name)
     heldout, metric = _heldout(section, arguments, mixture, tokeniser)
+    asked = questions(experiment, tokeniser.tokenizer) if section.generate_at else []
     arguments.num_train_epochs, arguments.metric_for_best_model = 1, metric  # the order already holds every epoch
     arguments.greater_is_better = False
     run_id = fingerprint([experiment.fingerprint_of("sft"), mixture.manifest["files"]])
@@ -94,6 +96,10 @@ def train(experiment: Experiment) -> None:
         run_id=run_id,
     )
     trainer.remove_callback(PrinterCallback)
+    if asked:
+        generation = GenerationAtSteps(experiment, asked, model_name, preemption)
+        generation.trainer = trainer
+        trainer.add_callback(generation)
     if trainer.is_world_process_zero():
         forget_after(folder, step_of(checkpoint))
         trainable = sum(getattr(p, "ds_numel", p.numel()) for p in trainer.model.parameters() if p.requires_grad)

@@ -2,6 +2,7 @@
 
 import math
 import os
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -17,16 +18,25 @@ from pipelines.checkpoints import WEIGHTS, step_of
 from pipelines.experiment import LoraSection, SFTSection, TrainingSection
 from pipelines.preemption import SaveOnSigterm
 from pipelines.strategies import check_strategy, whole_weights
+from pipelines.trackers import check_trackers, keep_tensorboard_in
 from pipelines.training_page import PageWriter
+
+GENERATED = "generated"
+"""Folder of the answers that weights in training gave, a folder ``step-N`` each; see `pipelines.generation`."""
 
 
 def trl_arguments(section: TrainingSection, folder: Path, seed: int, **ours: Any) -> dict[str, Any]:
-    """Return the arguments of a TRL config: our defaults, the file's own keys over them, what only we decide on top."""
+    """Return the arguments of a TRL config: our defaults, the file's own keys over them, what only we decide on top.
+
+    Args:
+        folder: of the stage, ``RUN/sft`` say.
+    """
     import torch
 
     on_gpu = torch.cuda.is_available()
     defaults = {
         "report_to": "none",
+        "run_name": f"{folder.parent.name}-{folder.name}",
         "logging_steps": 5,
         "save_strategy": "steps",
         "save_steps": 25,
@@ -63,12 +73,15 @@ def batch_arguments(section: SFTSection, processes: int) -> dict[str, int]:
 
 
 def settle_launch(arguments: TrainingArguments) -> None:
-    """Notice where a launcher quietly started another number of processes than was asked for; name the CPU plainly.
+    """Notice where a launcher quietly started another number of processes than was asked for, and trackers that
+    cannot be used; name the CPU plainly.
 
     Raises:
-        UserError: it did.
+        UserError: it did, or there is one.
     """
     import torch
+
+    check_trackers(arguments.report_to, Path(arguments.output_dir).parent)
 
     if arguments.device.type == "cpu":
         # a rank's CPU is called cpu:0, and transformers hands that to torch.load, which knows only cpu, on resuming
@@ -119,9 +132,13 @@ def _quantized(section: TrainingSection, dtype: str) -> dict[str, Any]:
 
 
 def forget_after(folder: Path, step: int) -> None:
-    """Drop the log lines of steps after `step`: they will be made again."""
+    """Drop the log lines and the generated answers of steps after `step`: they will be made again."""
     for name in ("metrics.jsonl", "rollouts.jsonl"):
         keep_lines(folder / name, lambda row: row["step"] <= step)
+    shutil.rmtree(folder / GENERATED / ".job", ignore_errors=True)  # weights that a kill left there
+    for answers in (folder / GENERATED).glob("step-*"):
+        if int(answers.name.removeprefix("step-")) > step:
+            shutil.rmtree(answers)
 
 
 class RunFolder(TrainerCallback):
@@ -180,6 +197,7 @@ def run_training(
     """
     if checkpoint and trainer.is_world_process_zero():
         say(f"  resuming from step {step_of(checkpoint)}")
+    keep_tensorboard_in(trainer, folder / "tensorboard")
     trainer.add_callback(_Started(trainer, folder, checkpoint))
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if preemption.preempted:
@@ -207,7 +225,6 @@ def save_final(trainer: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, b
     """
     from peft import PeftModel
     from safetensors.torch import load_file
-    from transformers import AutoModelForCausalLM
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
     first = trainer.accelerator.is_main_process
@@ -217,23 +234,48 @@ def save_final(trainer: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, b
             say(f"  the best held-out loss was that of step {best}: its weights are the final ones")
             weights = load_file(Path(trainer.args.output_dir) / f"checkpoint-{best}" / WEIGHTS)
     else:
-        weights = {}
-        for name, tensor in whole_weights(trainer):
-            if first:
-                weights[name] = tensor.cpu().clone()
+        weights = gathered_weights(trainer)
     if first:
         trained = trainer.accelerator.unwrap_model(trainer.model)
         unset_hf_deepspeed_config()  # else the copy would be spread over processes that do not load it
-        model = AutoModelForCausalLM.from_pretrained(base, dtype=concrete_dtype(dtype))
         if isinstance(trained, PeftModel):
-            for config in trained.peft_config.values():
-                config.base_model_name_or_path = base
             with folder_written_atomically(folder / "adapter") as temporary:
-                trained.save_pretrained(temporary, state_dict=weights)
-            model = PeftModel.from_pretrained(model, str(folder / "adapter")).merge_and_unload()
+                save_adapter(trained, weights, temporary, base)
+            model = merged_model(base, dtype, folder / "adapter")
         else:
-            model.load_state_dict({name: tensor.to(model.dtype) for name, tensor in weights.items()}, strict=False)
+            model = merged_model(base, dtype, weights)
         with folder_written_atomically(folder / "model") as temporary:
             model.save_pretrained(temporary)
             tokenizer.save_pretrained(temporary)
     trainer.accelerator.wait_for_everyone()
+
+
+def gathered_weights(trainer: Any) -> dict[str, Any]:
+    """Return the trained parameters, whole, by the names of the bare model: in the CPU memory of the first process.
+
+    The others get nothing, but have to take part.
+    """
+    weights = {}
+    for name, tensor in whole_weights(trainer):
+        if trainer.accelerator.is_main_process:
+            weights[name] = tensor.cpu().clone()
+    return weights
+
+
+def save_adapter(trained: Any, weights: dict[str, Any], folder: Path, base: str) -> None:
+    """Write the adapter of a PEFT model, with `weights` as `gathered_weights` gives them."""
+    for config in trained.peft_config.values():
+        config.base_model_name_or_path = base
+    trained.save_pretrained(folder, state_dict=weights)
+
+
+def merged_model(base: str, dtype: str, trained: Path | dict[str, Any]) -> PreTrainedModel:
+    """Return a copy of the base model with the adapter in a folder merged into it, or with trained weights set."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=concrete_dtype(dtype))
+    if isinstance(trained, Path):
+        return PeftModel.from_pretrained(model, str(trained)).merge_and_unload()
+    model.load_state_dict({name: tensor.to(model.dtype) for name, tensor in trained.items()}, strict=False)
+    return model

@@ -12,6 +12,7 @@ from pipelines.checkpoints import PortableCheckpoints
 from pipelines.heldout import EarlyStopping, HeldoutSet, measure
 from pipelines.multitask.adaptive import AdaptiveOrder
 from pipelines.multitask.balance import Balancer, StepCounts, token_weights
+from pipelines.multitask.batches import IGNORED
 from pipelines.multitask.task_loss import TaskLoss, task_sums
 
 
@@ -43,6 +44,9 @@ class MultiTaskSFTTrainer(PortableCheckpoints, SFTTrainer):
         self._last_step = torch.zeros(len(tasks), 3, dtype=torch.float64)  # this process's sums, for the balancer
         base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
         add_fused_lm_head(base, outputs=("log_probs", "is_top1"))  # TRL's own also computes entropies
+        # that head scores every position on a CPU; it is given those alone whose next token is trained on
+        self._scored: torch.Tensor | None = None
+        base.base_model.register_forward_hook(self._keep_scored)
 
     def _get_train_sampler(self, *args: Any) -> Sampler:
         return self._order
@@ -78,17 +82,28 @@ class MultiTaskSFTTrainer(PortableCheckpoints, SFTTrainer):
         stopped = self._stopping.stopped if self._stopping else {}
         return [task not in stopped for task in self._tasks]
 
+    def _keep_scored(self, backbone: Any, inputs: Any, outputs: Any) -> None:
+        if self._scored is not None:
+            # a prompt-learning adapter puts virtual tokens before the row's own
+            hidden = outputs.last_hidden_state[:, -self._scored.shape[1] - 1 : -1]
+            outputs.last_hidden_state = hidden[self._scored][None]
+
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> torch.Tensor:
         """Return this micro-batch's part of the step's loss, times the number of processes that gradients are averaged
         over; on the way each token is booked under its task."""
-        task_ids, row_tokens = inputs.pop("task_ids")[:, 1:], inputs.pop("row_tokens")[:, 1:]
+        labels = inputs.pop("labels")[:, 1:]
+        scored = labels != IGNORED
+        task_ids, row_tokens = (inputs.pop(name)[:, 1:][scored] for name in ("task_ids", "row_tokens"))
         if self.aux_loss_enabled:
             inputs["output_router_logits"] = True
-        outputs = model(**inputs, use_cache=False, fused_lm_head=True)
-        # a prompt-learning adapter puts virtual tokens before the row's own
-        log_probs, is_top1 = (x[:, -task_ids.shape[1] :] for x in (outputs.log_probs, outputs.is_top1))
+        self._scored = scored
+        try:
+            outputs = model(**inputs, shift_labels=labels[scored][None], use_cache=False, fused_lm_head=True)
+        finally:
+            self._scored = None
+        log_probs, is_top1 = outputs.log_probs[0], outputs.is_top1[0]
         sums = task_sums(len(self._tasks), task_ids, -log_probs, is_top1)
         self._task_loss.add(sums)
         if self._balancer.adaptive:

@@ -2,20 +2,21 @@
 
     python -m tests.benchmarks.sft_throughput             # needs WHETSTONE_DATA and a quiet machine; some 20 minutes
 
-Rows of the cocktail recipe, as long and as short as its own, the same for every side and compared token by token: an
-epoch of them in float32, adapters on all linear layers, no checkpointing, `sdpa` attention, the same threads, each side
-in a process of its own, run in turn. A pass before the clock starts warms up. Useful tokens are those that are not
-padding; the optimiser is timed with the rest.
+Rows of the cocktail recipe, evenly over its lengths, the same on every side and compared token by token; float32,
+adapters on all linear layers, no checkpointing, `sdpa` attention, the same rows a batch and the same threads. Each side
+runs in a process of its own, in turn. A pass before the clock starts warms up. Useful tokens, those that are not
+padding, per second are the tokens of the steps within half a minute and more, over the time they took with all that a
+step does, less the share of padding in an epoch of the side's own batches: few steps measure a speed well, but not
+padding.
 
-Then full batches, rows all cut to one length, for how much of this machine's float32 matrix product the trainers use.
-Counted for both alike is what the loss needs, twice over for forward and backward and not again where something is
-computed twice: 4 FLOP for each weight of the linear layers and each token, 6 for each weight of the adapters (their own
-gradient is the third product), 4 for each weight of the head and each *trained* token; attention's own products are
-left out.
+Then full batches, rows all cut to one length, for how much of this machine's float32 matrix product a trainer uses.
+Counted for both alike is what the loss needs, and once where something is computed twice: 4 FLOP for each weight of the
+linear layers and each token (forward, and backward to the activations), 6 for each weight of the adapters (which have
+gradients of their own), 4 for each weight of the head and each *trained* token. Attention's own products are left out.
 
-TRL's packing sets no padding but flattens a batch into one sequence, whose rows are kept apart by a mask as wide as all
-of it. LLaMA-Factory is installed into ``build/llama-factory`` (or stands in the folder LLAMA_FACTORY names), beside
-nothing of ours; where it cannot be had the rest is measured.
+TRL's packing has no padding but makes one sequence of a batch, whose rows are kept apart by a mask as wide as all of it
+(transformers sets it from the positions, under `sdpa` too). LLaMA-Factory is installed into ``build/llama-factory`` (or
+lies in the folder LLAMA_FACTORY names), beside nothing of ours; where it cannot be had the rest is measured.
 """
 
 import json
@@ -24,14 +25,15 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-ROUNDS, ROWS, BATCH, LENGTH = 2, 48, 8, 768
+ROUNDS, SECONDS, ROWS, BATCH, LENGTH = 2, 30, 512, 8, 768
 PACKED_BATCH = 2
 """Packed sequences of `LENGTH` a step: about the tokens of `BATCH` rows."""
-FULL_ROWS, FULL_LENGTH = 32, 256
+FULL_ROWS, FULL_LENGTH = 64, 256
 RANK, ALPHA, RATE = 16, 32, 1e-3
 PADDING = "<empty_output>"
 """Pads on every side: a token that no row has, where the model's own ends every turn."""
@@ -45,7 +47,7 @@ PINS = (  # the newest that LLaMA-Factory allows, and of what it needs only what
     *("multiprocess==0.70.16", "fsspec==2025.3.0", "tyro==0.8.14", "torchdata==0.11.0"),
 )
 
-SIDES = ("ours", "ours-packed", "trl", "trl-packed", "llama-factory", "llama-factory-packed")
+SIDES = ("ours", "trl", "llama-factory", "ours-packed", "trl-packed", "llama-factory-packed")
 FULL_SIDES = ("ours-full", "trl-full")
 NAMES = {
     "ours": "ours, rows of like length",
@@ -63,30 +65,36 @@ NAMES = {
 
 
 def meter(file: Path) -> type:
-    """Return a trainer callback that measures a run and writes ``seconds``, tokens and weights to `file`."""
+    """Return a trainer callback that measures a run and writes what it found to `file`."""
     import torch
     from transformers import TrainerCallback
 
     class Meter(TrainerCallback):
-        """Counts what goes through the embeddings between the first step's start and the last one's end."""
+        """Reads an epoch without training, warms up, then counts what goes through the embeddings until the step in
+        which `SECONDS` are over."""
 
-        def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-            self._batches: list[torch.Tensor] = []
-            generator = torch.Generator().manual_seed(0)
-            ids = torch.randint(100, 40_000, (4, 256), generator=generator)
+        def on_train_begin(
+            self, args: Any, state: Any, control: Any, model: Any = None, train_dataloader: Any = None, **kwargs: Any
+        ) -> None:
+            padding = json.loads((WORK / "padding.json").read_text())
+            epoch = torch.cat([batch["input_ids"].reshape(-1) for batch in train_dataloader])
+            self._epoch = torch.bincount(epoch[epoch != padding], minlength=50_000)
+            self._padding = 1 - int(self._epoch.sum()) / len(epoch)
+            ids = torch.randint(100, 40_000, (2, 256), generator=torch.Generator().manual_seed(0))
             model(input_ids=ids, labels=ids, attention_mask=torch.ones_like(ids)).loss.backward()
             model.zero_grad()
-            embeddings = model.get_input_embeddings()
-            embeddings.register_forward_pre_hook(lambda module, inputs: self._batches.append(inputs[0].clone()))
+            self._tokens = 0
+            model.get_input_embeddings().register_forward_pre_hook(self._count)
             self._start = time.monotonic()
 
+        def _count(self, module: Any, inputs: tuple[torch.Tensor, ...]) -> None:
+            self._tokens += inputs[0].numel()
+
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            self._end = time.monotonic()
+            self._seconds = time.monotonic() - self._start
+            control.should_training_stop |= self._seconds > SECONDS
 
         def on_train_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-            padding = json.loads((WORK / "padding.json").read_text())
-            ids = torch.cat([batch.reshape(-1) for batch in self._batches])
-            useful = ids[ids != padding]
             weights = {"linear": 0, "adapters": 0, "head": model.get_output_embeddings().weight.numel()}
             for name, parameter in model.named_parameters():
                 if "lora_" in name:
@@ -95,14 +103,14 @@ def meter(file: Path) -> type:
                     weights["linear"] += parameter.numel()
             kinds = {str(parameter.dtype) for parameter in model.parameters()}
             found = {
-                "seconds": self._end - self._start,
+                "rate": self._tokens / self._seconds,
+                "seconds": self._seconds,
                 "steps": state.global_step,
-                "useful": len(useful),
-                "padded": len(ids),
-                "counts": torch.bincount(useful, minlength=50_000).tolist(),
+                "padding": self._padding,
+                "epoch": self._epoch.tolist(),
                 "weights": weights,
                 "settings": [model.config._attn_implementation, model.is_gradient_checkpointing, *sorted(kinds)],
-                "loss": [line["loss"] for line in state.log_history if "loss" in line],
+                "losses": [line["loss"] for line in state.log_history if "loss" in line],
             }
             file.write_text(json.dumps(found))
 
@@ -211,17 +219,26 @@ def main() -> None:
     """Measure, compare and print."""
     WORK.mkdir(parents=True, exist_ok=True)
     full_flop, share = prepare()
-    sides = [side for side in SIDES if _peer_is_there() or not side.startswith("llama-factory")]
+    there = _peer_is_there()
+    sides = [side for side in SIDES if there or not side.startswith("llama-factory")]
     found: dict[str, list[dict[str, Any]]] = {side: [] for side in (*sides, *FULL_SIDES, "matmul")}
     for number in range(ROUNDS):
-        for side in found:
-            found[side].append(run(side, number))
+        for side in list(found):
+            try:
+                last = run(side, number)
+            except RuntimeError as error:
+                if not side.startswith("llama-factory"):
+                    raise
+                print(f"{side} does not run here, so it is left out: {error}", flush=True)
+                del found[side]
+                continue
+            found[side].append(last)
             if side != "matmul":
-                last = found[side][-1]
-                rate = last["useful"] / last["seconds"]
-                print(f"  round {number + 1}, {side}: {rate:.1f} useful tokens/s, load {os.getloadavg()[0]:.1f}")
-    _compare({side: found[side] for side in sides})
-    _print_throughput({side: found[side] for side in sides}, share)
+                about = f"{last['steps']} steps in {last['seconds']:.0f} s, load {os.getloadavg()[0]:.1f}"
+                print(f"  round {number + 1}, {side}: {last['rate']:.1f} tokens/s with padding ({about})", flush=True)
+    mixed = {side: found[side] for side in sides if side in found}
+    _compare(mixed)
+    _print_throughput(mixed, share)
     _print_shares({side: found[side] for side in FULL_SIDES}, max(found["matmul"]), full_flop)
 
 
@@ -343,43 +360,42 @@ def run(side: str, number: int) -> Any:
     with open(log, "w") as output:
         code = subprocess.run(command, cwd=ROOT, env=environment, stdout=output, stderr=output).returncode
     if code:
-        raise SystemExit(f"{log}: exit code {code}\n" + log.read_text()[-3000:])
+        raise RuntimeError(f"{log}: exit code {code}\n" + log.read_text()[-3000:])
     return json.loads(file.read_text())
 
 
 def _compare(found: dict[str, list[dict[str, Any]]]) -> None:
-    """Say whether every side read the same tokens with the same settings."""
+    """Say where a side read other tokens than TRL did, or ran with other settings."""
     first = found["trl"][0]
     for side, runs in found.items():
-        for one in runs:
-            if one["settings"] != first["settings"]:
-                print(f"NOT ALIKE: {side} ran with {one['settings']}, TRL with {first['settings']}")
-            unlike = sum(abs(a - b) for a, b in zip(one["counts"], first["counts"], strict=True))
-            if unlike:
-                print(f"{side}: {unlike} of {first['useful']} tokens more or fewer than TRL read")
+        if runs[0]["settings"] != first["settings"]:
+            print(f"NOT ALIKE: {side} ran with {runs[0]['settings']}, TRL with {first['settings']}")
+        unlike = sum(abs(a - b) for a, b in zip(runs[0]["epoch"], first["epoch"], strict=True))
+        if unlike:
+            print(f"{side}: {unlike} of {sum(first['epoch'])} tokens more or fewer than TRL reads")
 
 
 def _print_throughput(found: dict[str, list[dict[str, Any]]], share: float) -> None:
-    rates = {side: [one["useful"] / one["seconds"] for one in runs] for side, runs in found.items()}
+    rates = {side: [one["rate"] * (1 - one["padding"]) for one in runs] for side, runs in found.items()}
     first = found["trl"][0]
     print(
-        f"\n{ROWS} rows of the cocktail up to {LENGTH} tokens, {first['useful']} tokens; batches of {BATCH} rows,"
+        f"\n{ROWS} rows of the cocktail up to {LENGTH} tokens, {sum(first['epoch'])} tokens; batches of {BATCH} rows,"
         f" packed {PACKED_BATCH} sequences of {LENGTH}; {', '.join(map(str, first['settings']))};"
         f" {os.cpu_count()} threads, {ROUNDS} rounds in turn; {share:.1%} of the recipe's own batches as they come is"
         " padding\n"
     )
-    print("| | useful tokens/s | padding | steps | ratio to TRL as it comes |")
+    print("| | tokens/s with padding | padding | useful tokens/s | ratio to TRL as it comes |")
     print("|---|---:|---:|---:|---:|")
     for side, runs in found.items():
         ratios = [mine / other for mine, other in zip(rates[side], rates["trl"], strict=True)]
-        padding = ", ".join(f"{1 - one['useful'] / one['padded']:.1%}" for one in runs)
         print(
-            f"| {NAMES[side]} | {', '.join(f'{rate:.1f}' for rate in rates[side])} | {padding} | {runs[0]['steps']} |"
+            f"| {NAMES[side]} | {_listed('.1f', (one['rate'] for one in runs))} |"
+            f" {_listed('.1%', (one['padding'] for one in runs))} | {_listed('.1f', rates[side])} |"
             f" {median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) |"
         )
 
 
-def _print_shares(found: dict[str, list[dict[str, Any]]], limit: float, flop: Flop) -> None:
+def _print_shares(found: dict[str, list[dict[str, Any]]], limit: float, flop: "Flop") -> None:
     print(
         f"\n{FULL_ROWS} rows cut to {FULL_LENGTH} tokens, {flop.trained / flop.tokens:.0%} of them trained on; a"
         f" float32 product of 3072 x 3072 makes {limit / 1e9:.0f} GFLOP/s\n"
@@ -387,10 +403,16 @@ def _print_shares(found: dict[str, list[dict[str, Any]]], limit: float, flop: Fl
     print("| full batches | tokens/s | GFLOP/s | share of the matmul limit |")
     print("|---|---:|---:|---:|")
     for side, runs in found.items():
-        rates = [flop(one["weights"]) / one["seconds"] for one in runs]
-        tokens = ", ".join(f"{one['useful'] / one['seconds']:.1f}" for one in runs)
-        gigas = ", ".join(f"{rate / 1e9:.0f}" for rate in rates)
-        print(f"| {NAMES[side]} | {tokens} | {gigas} | {', '.join(f'{rate / limit:.0%}' for rate in rates)} |")
+        speeds = [flop(one["weights"]) / flop.tokens * one["rate"] for one in runs]
+        print(
+            f"| {NAMES[side]} | {_listed('.1f', (one['rate'] for one in runs))} |"
+            f" {_listed('.0f', (speed / 1e9 for speed in speeds))} |"
+            f" {_listed('.0%', (speed / limit for speed in speeds))} |"
+        )
+
+
+def _listed(form: str, values: Iterable[float]) -> str:
+    return ", ".join(format(value, form) for value in values)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from safetensors.torch import load_file
@@ -12,17 +14,27 @@ from safetensors.torch import load_file
 ROOT = Path(__file__).parents[2]
 
 
-def launch(file: Path, *options: str, processes: int = 1, background: bool = False, strategy: str = "cpu"):
-    """Start the SFT stage the way its documentation says, on one process or under accelerate."""
+def launch(
+    file: Path,
+    *options: str,
+    processes: int = 1,
+    background: bool = False,
+    strategy: str = "cpu",
+    said: Path | None = None,
+):
+    """Start the SFT stage the way its documentation says, on one process or under accelerate.
+
+    Args:
+        said: file for what one in the background writes to stderr.
+    """
     environment = {**os.environ, "OMP_NUM_THREADS": "1" if processes > 1 else "2"}
     command = [sys.executable, "-m", "pipelines.sft", str(file), *options]
     if processes > 1:
         config = ["--config_file", f"launch/accelerate/{strategy}.yaml", "--num_processes", str(processes)]
         command = [sys.executable, "-m", "accelerate.commands.launch", *config, *command[1:]]
     if background:
-        return subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        with open(said or os.devnull, "wb") as stderr:
+            return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=stderr)
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-3000:]
     return result
@@ -62,3 +74,12 @@ def same_weights(one: Path, two: Path, names: tuple[str, ...] = ("adapter/adapte
         if ours.keys() != theirs.keys() or not all(ours[key].equal(theirs[key]) for key in ours):
             return False
     return True
+
+
+def wait_until(happened: Callable[[], object], process: subprocess.Popen, seconds: float = 240) -> None:
+    """Wait for something a process in the background does; one that ends before it fails the test."""
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert process.poll() is None, "it ended first"
+        assert time.monotonic() < deadline, "it took too long"
+        time.sleep(0.005)
