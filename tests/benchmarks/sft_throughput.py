@@ -209,6 +209,7 @@ def peers(form: str, seed: int) -> None:
         **{"logging_steps": 1, "disable_tqdm": True, "dataloader_pin_memory": False},
         **{"overwrite_cache": True, "cache_dir": str(WORK / "cache")},
     }
+    shutil.rmtree(WORK / "llama-factory", ignore_errors=True)  # it does not write into a folder with anything in it
     run_exp(arguments)
 
 
@@ -243,20 +244,22 @@ def main() -> None:
 
 
 def prepare() -> tuple["Flop", float]:
-    """Write the model with another padding token and both sets of rows.
+    """Write the model in float32 with another padding token, and both sets of rows.
 
     Returns:
         What tells an epoch of full batches' FLOP, and the padding of the whole recipe in batches as they come.
     """
     import numpy as np
-    from transformers import AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from data_recipes.mixing import draws_of
     from eval.models import resolve_model
 
     shutil.rmtree(WORK / "model", ignore_errors=True)
-    shutil.copytree(resolve_model("smollm2-135m-instruct"), WORK / "model")
-    tokenizer = AutoTokenizer.from_pretrained(WORK / "model")
+    model = resolve_model("smollm2-135m-instruct")
+    # LLaMA-Factory takes the weights as they are stored
+    AutoModelForCausalLM.from_pretrained(model, dtype="float32").save_pretrained(WORK / "model")
+    tokenizer = AutoTokenizer.from_pretrained(model)
     tokenizer.pad_token = PADDING
     tokenizer.save_pretrained(WORK / "model")
     (WORK / "padding.json").write_text(str(tokenizer.pad_token_id))

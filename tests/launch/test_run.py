@@ -122,7 +122,8 @@ def test_kill_9_in_grpo_and_in_eval_loses_nothing_finished(small_experiment, tmp
     )
     metrics, samples = run / "grpo" / "metrics.jsonl", run / "eval" / "base" / "samples.jsonl"
     for watched, enough in ((metrics, 2), (samples, 3)):
-        process = subprocess.Popen([WHETSTONE, "run", str(file)], cwd=ROOT, stdout=subprocess.DEVNULL)
+        with open(tmp_path / "said", "ab") as said:
+            process = subprocess.Popen([WHETSTONE, "run", str(file)], cwd=ROOT, stdout=said)
         deadline = time.monotonic() + 300
         while time.monotonic() < deadline and (not watched.exists() or watched.read_text().count("\n") < enough):
             time.sleep(0.05)
@@ -137,6 +138,9 @@ def test_kill_9_in_grpo_and_in_eval_loses_nothing_finished(small_experiment, tmp
     assert steps == [1, 2, 3, 4], "each step once, across the kill"
     assert sorted({line["step"] for line in lines(run / "grpo" / "rollouts.jsonl")}) == [1, 2, 3, 4]
     assert len(lines(run / "grpo" / "rollouts.jsonl")) == 16
+    assert "resuming from step" in (tmp_path / "said").read_text(), "from its checkpoint, not from the start"
+    kept_step = run / "grpo" / "checkpoints" / "checkpoint-4"
+    assert {path.suffix for path in kept_step.iterdir()} == {".json", ".safetensors"}, "no pickle"
     attempts = json.loads((run / "grpo" / "stage.json").read_text())["attempts"]
     assert len(attempts) == 2
     assert 3 <= kept.count("\n") < 12 and samples.read_text().startswith(kept)

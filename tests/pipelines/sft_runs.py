@@ -21,13 +21,15 @@ def launch(
     background: bool = False,
     strategy: str = "cpu",
     said: Path | None = None,
+    threads: int = 2,
 ):
     """Start the SFT stage the way its documentation says, on one process or under accelerate.
 
     Args:
         said: file for what one in the background writes to stderr.
+        threads: of a single process; several have one each.
     """
-    environment = {**os.environ, "OMP_NUM_THREADS": "1" if processes > 1 else "2"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1" if processes > 1 else str(threads)}
     command = [sys.executable, "-m", "pipelines.sft", str(file), *options]
     if processes > 1:
         config = ["--config_file", f"launch/accelerate/{strategy}.yaml", "--num_processes", str(processes)]

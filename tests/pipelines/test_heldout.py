@@ -122,7 +122,7 @@ def test_held_out_losses_are_those_of_plain_transformers(measured):
     assert abs(line["eval_heldout/loss"] - evaluations(run)[0]["eval_heldout/loss"]) > 0.1, "the weights have moved"
 
 
-@pytest.mark.parametrize("best", ["word_sequence_reversal", "mean"])
+@pytest.mark.parametrize("best", ["word_sequence_reversal", pytest.param("mean", marks=pytest.mark.slow)])
 def test_the_final_weights_are_those_of_the_best_step(measured, tmp_path, best):
     file, run = another(measured, tmp_path / "run")
     train_here(file, f"output_dir={run}", f"sft.best={best}", "sft.learning_rate=1e-1", "sft.eval_sets={}")

@@ -35,7 +35,7 @@ def test_kills_at_random_moments_change_nothing(tiny_mixed, tmp_path):
     file, run_folder = tiny_mixed(SECTIONS)
     undisturbed = run_folder("undisturbed")
     start = time.monotonic()
-    process = launch(file, "--set", f"output_dir={undisturbed}", background=True)
+    process = launch(file, "--set", f"output_dir={undisturbed}", threads=1, background=True)
     wait_until((undisturbed / "sft" / "metrics.jsonl").exists, process)
     begun = time.monotonic()
     assert process.wait() == 0
@@ -48,7 +48,7 @@ def test_kills_at_random_moments_change_nothing(tiny_mixed, tmp_path):
         run = tmp_path / f"killed-{number}"
         shutil.copytree(undisturbed / "mixture", run / "mixture")
         options = ["--set", f"output_dir={run}"]
-        process = launch(file, *options, background=True)
+        process = launch(file, *options, threads=1, background=True)
         if number % 4:
             delay = chance.uniform(0, training)
             wait_until((run / "sft" / "metrics.jsonl").exists, process)
@@ -58,7 +58,7 @@ def test_kills_at_random_moments_change_nothing(tiny_mixed, tmp_path):
         process.kill()
         killed += process.wait() == -signal.SIGKILL
         found = sorted(path.name for path in run.glob("sft/*"))
-        said = launch(file, *options).stdout
+        said = launch(file, *options, threads=1).stdout
         step = next((int(line.split()[-1]) for line in said.splitlines() if "resuming from step" in line), 0)
         resumed.add(step)
         print(f"kill {number}: {delay:.2f} s, left {' '.join(found)}; went on from step {step}")
