@@ -152,7 +152,8 @@ def stage_environment(experiment: Experiment, stage: str) -> dict[str, str]:
         "TOKENIZERS_PARALLELISM": "false",
         "WHETSTONE_NUM_PROCESSES": str(processes),
         # a SIGTERM is for the workers, who save; the launcher waits for them
-        "TORCHELASTIC_SIGNALS_TO_HANDLE": "SIGINT,SIGHUP,SIGQUIT",
+        "PET_SIGNALS_TO_HANDLE": "SIGINT,SIGHUP,SIGQUIT",
+        "PET_SHUTDOWN_TIMEOUT": "600",
         LOCK_HELD: "1",
     }
     if stage in ("sft", "grpo") and processes > 1:
@@ -215,7 +216,7 @@ def _run_stage(experiment: Experiment, stage: str, file: Path, locks: list[int],
     preempted = next((line for line in said if line.startswith("preempted: ")), None)
     if preempted:  # the launcher of several processes has an exit code of its own
         raise Preempted(preempted)
-    if code == 2 and said:
+    if said and (code == 2 or experiment.launch.num_processes > 1):
         raise UserError(said[-1])
     shown = os.path.relpath(log_path)
     print("\n".join(lines[-15:]), file=sys.stderr)

@@ -49,7 +49,7 @@ def newest_checkpoint(folder: Path, run: str) -> Path | None:
     """
     found = None
     for path in reversed(_checkpoints(folder / "checkpoints")):
-        fault = _fault(path)
+        fault = fault_of(path)
         if fault is None:
             found = path
             break
@@ -97,7 +97,7 @@ def step_of(checkpoint: Path | None) -> int:
     return read_json(checkpoint / COMPLETE)["step"] if checkpoint else 0
 
 
-def _fault(checkpoint: Path) -> str | None:
+def fault_of(checkpoint: Path) -> str | None:
     """Return what is wrong with a checkpoint, or None."""
     if not (checkpoint / COMPLETE).exists():
         return "was cut off while it was written"

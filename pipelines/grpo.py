@@ -160,8 +160,8 @@ def train(experiment: Experiment) -> None:
     set_seed(experiment.seed)
     first = arguments.process_index == 0
     checkpoint = agreed_checkpoint(folder, run_id := experiment.fingerprint_of("grpo"), arguments)
+    preemption = SaveOnSigterm()  # before what takes long: the launchers ignore SIGTERM until somebody takes it
     model, tokenizer = load_for_training(base, section)
-    preemption = SaveOnSigterm()
     if first:
         forget_after(folder, step_of(checkpoint))
     rollouts = JsonlLog(folder / "rollouts.jsonl") if first else None

@@ -26,7 +26,7 @@ from eval.models import resolve_model
 from pipelines.checkpoints import agreed_checkpoint, step_of
 from pipelines.experiment import Experiment, SFTSection
 from pipelines.generation import GenerationAtSteps, questions
-from pipelines.heldout import EarlyStopping, HeldoutSet, best_metric, heldout_sets
+from pipelines.heldout import MIXTURE_SET, EarlyStopping, HeldoutSet, best_metric, heldout_sets
 from pipelines.mix import print_plan
 from pipelines.multitask.adaptive import AdaptiveOrder
 from pipelines.multitask.balance import make_balancer
@@ -60,6 +60,7 @@ def train(experiment: Experiment) -> None:
     section = experiment.sft
     if section is None:
         raise UserError(f"{experiment.name}: the file has no sft section")
+    preemption = SaveOnSigterm()  # before what takes long: the launchers ignore SIGTERM until somebody takes it
     folder = experiment.run_dir / "sft"
     mixture = Mixture(experiment.run_dir / "mixture")
     model_name = resolve_model(experiment.model)
@@ -77,7 +78,6 @@ def train(experiment: Experiment) -> None:
     adaptive = getattr(order, "adaptive", None)
     sequences = order.sequences if isinstance(order, PackedOrder) else None
     trained = _assistant_tokens(mixture, tokeniser) if section.assistant_only_loss else None
-    preemption = SaveOnSigterm()
     trainer = MultiTaskSFTTrainer(
         model=model,
         args=arguments,
@@ -117,6 +117,11 @@ def _arguments(experiment: Experiment, section: SFTSection) -> SFTConfig:
     }
     arguments = SFTConfig(**trl_arguments(section, folder, experiment.seed, **ours))
     settle_launch(arguments)
+    for key in ("eval_strategy", "save_strategy"):
+        if getattr(arguments, key).value == "epoch":
+            raise UserError(f"sft.{key}: the order makes a run one epoch; use steps, and {key.split('_')[0]}_steps")
+    if arguments.save_strategy.value == "best":
+        raise UserError("sft.save_strategy: the best checkpoint is kept by sft.best; use steps, and best: mean")
     if arguments.loss_type not in ("nll", "dft", "chunked_nll"):
         raise UserError(f"sft.loss_type: {arguments.loss_type!r} is not one that tasks are weighed in; use nll or dft")
     return arguments
@@ -137,6 +142,8 @@ def _heldout(
         return {}, None
     size = arguments.per_device_eval_batch_size
     sets = heldout_sets(mixture, section.eval_sets, tokeniser, arguments.max_length, size)
+    if section.patience and MIXTURE_SET not in sets:
+        raise UserError("sft.patience: nothing is held out of the mixture; give tasks of the recipe heldout_rows")
     return sets, best_metric(section.best, sets)
 
 

@@ -14,7 +14,7 @@ from data_recipes.files import JsonlLog, folder_written_atomically, keep_lines
 from data_recipes.progress import Bar, say
 from eval.hardware import concrete_dtype
 from pipelines.alone import Preempted
-from pipelines.checkpoints import WEIGHTS, step_of
+from pipelines.checkpoints import WEIGHTS, fault_of, step_of
 from pipelines.experiment import LoraSection, SFTSection, TrainingSection
 from pipelines.preemption import SaveOnSigterm
 from pipelines.strategies import check_strategy, whole_weights
@@ -132,9 +132,15 @@ def _quantized(section: TrainingSection, dtype: str) -> dict[str, Any]:
 
 
 def forget_after(folder: Path, step: int) -> None:
-    """Drop the log lines and the generated answers of steps after `step`: they will be made again."""
+    """Drop the log lines and the generated answers of steps after `step`: they will be made again.
+
+    Without a checkpoint even the losses before the first step are, but not what was generated then.
+    """
     for name in ("metrics.jsonl", "rollouts.jsonl"):
-        keep_lines(folder / name, lambda row: row["step"] <= step)
+        keep_lines(
+            folder / name,
+            lambda row: row["step"] <= step and (step > 0 or any(key.startswith(f"eval_{GENERATED}/") for key in row)),
+        )
     shutil.rmtree(folder / GENERATED / ".job", ignore_errors=True)  # weights that a kill left there
     for answers in (folder / GENERATED).glob("step-*"):
         if int(answers.name.removeprefix("step-")) > step:
@@ -232,7 +238,10 @@ def save_final(trainer: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, b
     if best and trainer.args.metric_for_best_model:
         if first:
             say(f"  the best held-out loss was that of step {best}: its weights are the final ones")
-            weights = load_file(Path(trainer.args.output_dir) / f"checkpoint-{best}" / WEIGHTS)
+            kept = Path(trainer.args.output_dir) / f"checkpoint-{best}"
+            if fault := fault_of(kept):
+                raise UserError(f"{kept}: the best checkpoint {fault}; train again in another output_dir")
+            weights = load_file(kept / WEIGHTS)
     else:
         weights = gathered_weights(trainer)
     if first:

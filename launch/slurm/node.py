@@ -47,8 +47,6 @@ def node_environment(experiment: Experiment, stage: str) -> dict[str, str]:
     environment = stage_environment(experiment, stage)
     # of the cores that Slurm gave, not of those the machine has
     environment["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(threads))
-    # Slurm signals every process of the step: the launcher leaves SIGTERM to its workers, and waits for those that save
-    environment |= {"PET_SIGNALS_TO_HANDLE": "SIGINT,SIGHUP,SIGQUIT", "PET_SHUTDOWN_TIMEOUT": "600"}
     environment.pop(LOCK_HELD, None)  # the stage's first process holds the run folder itself
     return environment
 

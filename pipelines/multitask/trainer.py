@@ -141,6 +141,12 @@ class MultiTaskSFTTrainer(PortableCheckpoints, SFTTrainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        if not any(self._going_on()):  # early stopping had ended the run before it was killed
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(*args, **kwargs)
+
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         best = super()._determine_best_metric(metrics, trial)
         if best:

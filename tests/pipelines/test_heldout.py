@@ -1,6 +1,7 @@
 """The losses on held-out rows of a run: recomputed plainly, by set, the best step, tasks that are set aside."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from data_recipes.store import HELDOUT, Mixture
 from pipelines.experiment import load_experiment
 from pipelines.heldout import HeldoutSet, best_metric, check_set_name
 from tests.conftest import SMALL_RECIPE
-from tests.pipelines.sft_runs import train_here
+from tests.pipelines.sft_runs import logged, train_here
 
 STEPS = 6
 SECTIONS = f"""
@@ -143,7 +144,8 @@ def test_the_final_weights_are_those_of_the_best_step(measured, tmp_path, best):
 
 def test_a_task_that_gains_no_more_is_set_aside(measured, tmp_path):
     file, run = another(measured, tmp_path / "run")
-    train_here(file, f"output_dir={run}", "sft.patience=2", "sft.max_steps=40", "sft.eval_sets={}")
+    overrides = [f"output_dir={run}", "sft.patience=2", "sft.max_steps=40", "sft.save_steps=1", "sft.eval_sets={}"]
+    train_here(file, *overrides)
     found = evaluations(run)
     stopped: dict[str, int] = {}
     for task in TASKS:
@@ -167,6 +169,11 @@ def test_a_task_that_gains_no_more_is_set_aside(measured, tmp_path):
     page = (run / "sft" / "progress.html").read_text()
     assert all(f"stopped at {step}" in page for step in stopped.values()) and page.count("stopped at") >= 2
 
+    before = logged(run)  # killed in the final save, say: what had ended trains no further
+    shutil.rmtree(run / "sft" / "model")
+    train_here(file, *overrides)
+    assert logged(run) == before and (run / "sft" / "model").exists()
+
 
 @pytest.mark.parametrize(
     ("overrides", "words"),
@@ -181,6 +188,8 @@ def test_a_task_that_gains_no_more_is_set_aside(measured, tmp_path):
         (["sft.eval_sets={mine: nowhere.jsonl}"], "eval_sets.mine: there is no file nowhere.jsonl; mend the path"),
         (["sft.eval_sets={mine: {empty}}"], "eval_sets.mine: no row of .* has a target"),
         (["sft.eval_sets={mine: {broken}}"], "line 2: .*mend"),
+        (["sft.eval_strategy=epoch"], "sft.eval_strategy: .* use steps, and eval_steps"),
+        (["sft.save_strategy=best"], "sft.save_strategy: .* best: mean"),
         (["sft.best=mean", "sft.eval_strategy='no'", "sft.eval_sets={}"], "sft.best needs held-out losses"),
     ],
 )
