@@ -119,10 +119,14 @@ def _version(package: str) -> str | None:
         return None
 
 
+def _processes(experiment: Experiment, stage: str) -> int:
+    return experiment.launch.num_processes if stage in ("sft", "grpo") else 1
+
+
 def stage_command(experiment: Experiment, stage: str, file: Path) -> list[str]:
     """Return the command that runs a stage: plain Python, or accelerate where training has several processes."""
-    processes = experiment.launch.num_processes
-    if stage in ("sft", "grpo") and processes > 1:
+    processes = _processes(experiment, stage)
+    if processes > 1:
         options = ["--num_processes", str(processes), "--main_process_port", str(_free_port())]
         return [*accelerate_command(experiment.launch.strategy), *options, "-m", f"pipelines.{stage}", str(file)]
     return [sys.executable, "-m", "launch.stage", stage, str(file)]
@@ -146,7 +150,7 @@ def _free_port() -> int:
 
 def stage_environment(experiment: Experiment, stage: str) -> dict[str, str]:
     """Return the environment of a stage: threads shared fairly, and no waiting for a hub that is not needed."""
-    processes = experiment.launch.num_processes if stage in ("sft", "grpo") else 1
+    processes = _processes(experiment, stage)
     environment = {
         "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes)),
         "TOKENIZERS_PARALLELISM": "false",
@@ -156,7 +160,7 @@ def stage_environment(experiment: Experiment, stage: str) -> dict[str, str]:
         "PET_SHUTDOWN_TIMEOUT": "600",
         LOCK_HELD: "1",
     }
-    if stage in ("sft", "grpo") and processes > 1:
+    if processes > 1:
         environment["WHETSTONE_STRATEGY"] = experiment.launch.strategy
     if stage in ("sft", "grpo") and processes == 1:
         environment["CUDA_VISIBLE_DEVICES"] = "0"  # one process trains on one GPU; TRL refuses nn.DataParallel
@@ -216,7 +220,7 @@ def _run_stage(experiment: Experiment, stage: str, file: Path, locks: list[int],
     preempted = next((line for line in said if line.startswith("preempted: ")), None)
     if preempted:  # the launcher of several processes has an exit code of its own
         raise Preempted(preempted)
-    if said and (code == 2 or experiment.launch.num_processes > 1):
+    if said and (code == 2 or _processes(experiment, stage) > 1):  # and one code for all that goes wrong
         raise UserError(said[-1])
     shown = os.path.relpath(log_path)
     print("\n".join(lines[-15:]), file=sys.stderr)

@@ -315,13 +315,14 @@ def _set_moments(trainer: Any, parameters: list, file: Any, steps: dict[str, flo
 def _begin_deepspeed_state(trainer: Any, optimizer: Any, keys: dict[str, list[str]]) -> None:
     """Make the optimiser's state of each flat group, which DeepSpeed fills only in its first step."""
     wanted = set().union(*keys.values()) if keys else set()
+    zero = trainer.optimizer.optimizer
     # ZeRO-3 hands its groups to the optimiser one at a time, and in its step alone
-    flats = getattr(trainer.optimizer.optimizer, "fp32_partitioned_groups_flat", None)
+    flats = getattr(zero, "fp32_partitioned_groups_flat", None)
     for flat in flats or [flat for group in optimizer.param_groups for flat in group["params"]]:
         if not optimizer.state.get(flat):
             zeros = {key: torch.zeros_like(flat.data) for key in sorted(wanted)}
             optimizer.state[flat] = {"step": torch.tensor(0.0), **zeros}
-    link = getattr(trainer.optimizer.optimizer, "_lazy_init_hp_params_optimizer_state", None)
+    link = getattr(zero, "_lazy_init_hp_params_optimizer_state", None)
     if link:  # ZeRO-1 and -2 find a parameter's state through these
         link()
 

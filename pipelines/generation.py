@@ -30,9 +30,8 @@ from pipelines.alone import Preempted
 from pipelines.experiment import Experiment
 from pipelines.generation_worker import ADAPTER, JOB, TOKENIZER, WEIGHTS
 from pipelines.preemption import SaveOnSigterm
-from pipelines.training import GENERATED, gathered_weights, save_adapter
+from pipelines.training import GENERATED, GENERATED_SCORES, gathered_weights, save_adapter
 
-PREFIX = "eval_generated/"
 SECONDS_BETWEEN_SIGNS = 10.0
 """Far below the time after which a process that waits for another gives up (sft.ddp_timeout, half an hour)."""
 OF_THE_FREE_MEMORY = 0.95
@@ -92,7 +91,10 @@ def metrics_of(results: dict[str, Any]) -> dict[str, float]:
     }
     if not means:
         return {}
-    return {f"{PREFIX}mean": sum(means.values()) / len(means), **{PREFIX + task: mean for task, mean in means.items()}}
+    return {
+        f"{GENERATED_SCORES}mean": sum(means.values()) / len(means),
+        **{GENERATED_SCORES + task: mean for task, mean in means.items()},
+    }
 
 
 class GenerationAtSteps(TrainerCallback):
@@ -141,7 +143,7 @@ class GenerationAtSteps(TrainerCallback):
         if not self.trainer.is_world_process_zero() or not path.exists():
             return False
         lines = read_jsonl(path, torn_line_ok=True)
-        return any(line.get("step") == step and any(key.startswith(PREFIX) for key in line) for line in lines)
+        return any(line.get("step") == step and any(key.startswith(GENERATED_SCORES) for key in line) for line in lines)
 
     def _agreed(self, value: Any) -> Any:
         """Return the first process's value on all of them."""
@@ -171,7 +173,7 @@ class GenerationAtSteps(TrainerCallback):
         if metrics := outcome.get("metrics"):
             self.trainer.log(dict(metrics))
             if worker:
-                seconds, mean = time.monotonic() - start, metrics[f"{PREFIX}mean"]
+                seconds, mean = time.monotonic() - start, metrics[f"{GENERATED_SCORES}mean"]
                 say(f"  step {step}: {mean:.1f} % of generated answers are right, mean of tasks ({seconds:.0f} s)")
         elif worker and "metrics" in outcome:
             say(f"  step {step}: nothing to judge the answers by; no question names a verifier")

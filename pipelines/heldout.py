@@ -13,9 +13,10 @@ from data_recipes.store import HELDOUT, Mixture
 from pipelines.multitask.batches import IGNORED
 from pipelines.multitask.task_loss import task_sums
 from pipelines.tokens import ChatTokeniser
+from pipelines.training import GENERATED
 
 MIXTURE_SET = "heldout"
-TAKEN = {MIXTURE_SET: "that is the mixture's own", "generated": "generated answers are logged under it"}
+TAKEN = {MIXTURE_SET: "that is the mixture's own", GENERATED: "generated answers are logged under it"}
 
 
 class HeldoutSet:

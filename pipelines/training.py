@@ -23,6 +23,8 @@ from pipelines.training_page import PageWriter
 
 GENERATED = "generated"
 """Folder of the answers that weights in training gave, a folder ``step-N`` each; see `pipelines.generation`."""
+GENERATED_SCORES = f"eval_{GENERATED}/"
+"""What the names of their scores begin with in the metrics."""
 
 
 def trl_arguments(section: TrainingSection, folder: Path, seed: int, **ours: Any) -> dict[str, Any]:
@@ -139,7 +141,7 @@ def forget_after(folder: Path, step: int) -> None:
     for name in ("metrics.jsonl", "rollouts.jsonl"):
         keep_lines(
             folder / name,
-            lambda row: row["step"] <= step and (step > 0 or any(key.startswith(f"eval_{GENERATED}/") for key in row)),
+            lambda row: row["step"] <= step and (step > 0 or any(key.startswith(GENERATED_SCORES) for key in row)),
         )
     shutil.rmtree(folder / GENERATED / ".job", ignore_errors=True)  # weights that a kill left there
     for answers in (folder / GENERATED).glob("step-*"):

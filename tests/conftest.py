@@ -4,6 +4,7 @@ import os
 import shutil
 import zlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -58,18 +59,19 @@ def model_folder() -> str:
     return resolve_model(MODEL)
 
 
+def write_experiment(folder: Path, sections: str, recipe: str = SMALL_RECIPE, model: str = MODEL) -> Path:
+    """Write a recipe and an experiment around it, whose run folder is ``run`` beside them; return the file."""
+    (folder / "recipe.yaml").write_text(recipe)
+    file = folder / "experiment.yaml"
+    head = f"name: small\nmodel: {model}\nrecipe: recipe.yaml\noutput_dir: {folder / 'run'}\nseed: 3\n"
+    file.write_text(head + sections)
+    return file
+
+
 @pytest.fixture
 def small_experiment(tmp_path: Path):
-    """Write a small recipe and an experiment around it; returns a function (sections) -> path of the file."""
-
-    def write(sections: str, recipe: str = SMALL_RECIPE) -> Path:
-        (tmp_path / "recipe.yaml").write_text(recipe)
-        file = tmp_path / "experiment.yaml"
-        head = f"name: small\nmodel: {MODEL}\nrecipe: recipe.yaml\noutput_dir: {tmp_path / 'run'}\nseed: 3\n"
-        file.write_text(head + sections)
-        return file
-
-    return write
+    """`write_experiment` in the test's own folder."""
+    return partial(write_experiment, tmp_path)
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from launch.cli import main
-
 ROOT = Path(__file__).parents[2]
 WHETSTONE = str(Path(sys.executable).parent / "whetstone")
 SFT = "sft: {lora: {r: 4}, max_steps: 1}\n"
@@ -20,22 +18,6 @@ SFT = "sft: {lora: {r: 4}, max_steps: 1}\n"
 def whetstone(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
     env = {**os.environ, **environment}
     return subprocess.run([WHETSTONE, *arguments], capture_output=True, text=True, cwd=ROOT, env=env)
-
-
-@pytest.fixture
-def here(capsys):
-    """Run a command in this process, which has the libraries loaded; returns what a process of its own would."""
-
-    def run(*arguments: str) -> subprocess.CompletedProcess:
-        code = 0
-        try:
-            main(list(arguments))
-        except SystemExit as stopped:
-            code = stopped.code
-        said = capsys.readouterr()
-        return subprocess.CompletedProcess(arguments, code, said.out, said.err)
-
-    return run
 
 
 def assert_one_sentence(result: subprocess.CompletedProcess, *words: str) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from launch.cli import main
 from pipelines.experiment import load_experiment
 
 ROOT = Path(__file__).parents[2]
@@ -34,19 +33,13 @@ def stand_in(folder: Path, name: str, script: str) -> None:
 
 
 @pytest.fixture
-def whetstone(capsys, monkeypatch):
-    """A function that runs a command in this process, as imports take seconds."""
+def whetstone(here, monkeypatch):
+    """`here` with the system's programs alone, and those of a folder, on the PATH."""
 
     def run(*arguments: str, programs: Path | None = None, cwd: Path = ROOT) -> subprocess.CompletedProcess:
         monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin" if programs else "/usr/bin:/bin")
         monkeypatch.chdir(cwd)
-        code = 0
-        try:
-            main(list(arguments))
-        except SystemExit as exit:
-            code = exit.code
-        said = capsys.readouterr()
-        return subprocess.CompletedProcess(arguments, code, said.out, said.err)
+        return here(*arguments)
 
     return run
 

@@ -45,13 +45,11 @@ def tiny_model(tmp_path_factory, model_folder) -> str:
 
 
 @pytest.fixture
-def tiny_mixed(mixed, tiny_model):
+def tiny_mixed(small_experiment, tiny_model):
     """As `mixed`, with the tiny model."""
 
     def write(sections: str) -> tuple[Path, Callable[[str], Path]]:
-        file, run_folder = mixed(sections)
-        lines = file.read_text().splitlines(keepends=True)
-        file.write_text("".join(f"model: {tiny_model}\n" if line.startswith("model:") else line for line in lines))
-        return file, run_folder
+        file = small_experiment(sections, model=tiny_model)
+        return file, _run_folders(file)
 
     return write

@@ -16,7 +16,7 @@ from safetensors import safe_open
 from data_recipes.errors import UserError
 from pipelines.alone import guarded
 from pipelines.checkpoints import COMPLETE, newest_checkpoint
-from tests.conftest import SMALL_RECIPE
+from tests.conftest import write_experiment
 from tests.pipelines.sft_runs import logged, same_weights, train_here
 
 SECTIONS = """
@@ -42,10 +42,7 @@ def trained(tmp_path_factory, tiny_model) -> tuple[Path, Path]:
     from pipelines.mix import mix
 
     folder = tmp_path_factory.mktemp("trained")
-    (folder / "recipe.yaml").write_text(SMALL_RECIPE)
-    file = folder / "experiment.yaml"
-    head = f"name: small\nmodel: {tiny_model}\nrecipe: recipe.yaml\noutput_dir: {folder / 'run'}\nseed: 3\n"
-    file.write_text(head + SECTIONS)
+    file = write_experiment(folder, SECTIONS, model=tiny_model)
     mix(load_experiment(file, check_trl=False))
     train_here(file)
     return file, folder / "run"

@@ -11,7 +11,7 @@ from data_recipes.errors import UserError
 from data_recipes.store import HELDOUT, Mixture
 from pipelines.experiment import load_experiment
 from pipelines.heldout import HeldoutSet, best_metric, check_set_name
-from tests.conftest import SMALL_RECIPE
+from tests.conftest import write_experiment
 from tests.pipelines.sft_runs import logged, train_here
 
 STEPS = 6
@@ -41,7 +41,6 @@ def measured(tmp_path_factory, tiny_model) -> tuple[Path, Path]:
     from pipelines.mix import mix
 
     folder = tmp_path_factory.mktemp("measured")
-    (folder / "recipe.yaml").write_text(SMALL_RECIPE)
     more = [a_row("chain_sum", "What is 2 + 2?", "4"), a_row("chain_sum", "What is 9 - 1?", "8")]
     more.append(a_row("capitals", "Say the capital of France.", "Paris, of course."))
     other = [{"messages": row["messages"]} for row in more[:2]]
@@ -49,10 +48,8 @@ def measured(tmp_path_factory, tiny_model) -> tuple[Path, Path]:
     other.append({"messages": [too_long, {"role": "assistant", "content": "No target within max_length."}]})
     for name, rows in (("more", more), ("other", other)):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    file = folder / "experiment.yaml"
-    head = f"name: small\nmodel: {tiny_model}\nrecipe: recipe.yaml\noutput_dir: {folder / 'run'}\nseed: 3\n"
     sets = f"  eval_sets: {{more: {folder / 'more.jsonl'}, other: {folder / 'other.jsonl'}}}\n"
-    file.write_text(head + SECTIONS + sets)
+    file = write_experiment(folder, SECTIONS + sets, model=tiny_model)
     mix(load_experiment(file, check_trl=False))
     train_here(file)
     return file, folder / "run"

@@ -30,13 +30,10 @@ def runs(tmp_path_factory, model_folder):
     """A function of a strategy: the folder of its run of 20 steps, made when first asked for."""
     from pipelines.experiment import load_experiment
     from pipelines.mix import mix
-    from tests.conftest import SMALL_RECIPE
+    from tests.conftest import write_experiment
 
     folder = tmp_path_factory.mktemp("strategies")
-    (folder / "recipe.yaml").write_text(SMALL_RECIPE)
-    file = folder / "experiment.yaml"
-    head = f"name: strategies\nmodel: {model_folder}\nrecipe: recipe.yaml\noutput_dir: {folder / 'mixed'}\nseed: 3\n"
-    file.write_text(head + SECTIONS)
+    file = write_experiment(folder, SECTIONS)
     mix(load_experiment(file, check_trl=False))
 
     def start(run, strategy):
@@ -50,7 +47,7 @@ def runs(tmp_path_factory, model_folder):
     def run_of(strategy, goes_on_from=None):
         run = folder / (f"{goes_on_from}-{strategy}" if goes_on_from else strategy)
         if not run.exists():
-            shutil.copytree(folder / "mixed" / "mixture", run / "mixture")
+            shutil.copytree(folder / "run" / "mixture", run / "mixture")
             if goes_on_from:
                 at_half = "sft/checkpoints/checkpoint-10"
                 shutil.copytree(run_of(goes_on_from) / at_half, run / at_half)
