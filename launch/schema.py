@@ -31,6 +31,7 @@ from pipelines.experiment import (
     LaunchSection,
     LoraSection,
     ModelSection,
+    OAPLSection,
     SFTSection,
 )
 from pipelines.trl_fields import config_class, json_schema_properties
@@ -41,6 +42,7 @@ MODELS = {
     "critique": CritiqueSection,
     "sft": SFTSection,
     "grpo": GRPOSection,
+    "grpo.oapl": OAPLSection,
     "sft.lora, grpo.lora": LoraSection,
     "eval": EvalSection,
     "eval.models.NAME": ModelSection,

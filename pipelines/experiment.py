@@ -117,11 +117,34 @@ class SFTSection(TrainingSection):
     """What is asked at generate_at, as under eval.benchmarks; bits_per_byte is false unless it is given."""
 
 
+class OAPLSection(Section):
+    """OAPL, KARL's off-policy objective (2603.05218): beta2 ln(pi / pi_ref) is regressed on reward less value, over the
+    samples of prompts that are neither always nor never solved. TRL's steps_per_generation says how many batches are
+    generated at once, num_iterations how often they are gone through; then the reference moves."""
+
+    beta1: float = Field(0.5, gt=0)
+    """Temperature of a prompt's value: 0 its best sample's reward, infinity their mean."""
+    beta2: float = Field(0.5, gt=0)
+    """Weight of the log-ratio; with beta2 = beta1 the target is a normalised policy."""
+
+
 class GRPOSection(TrainingSection):
     """Reinforcement learning with the tasks' verifiers as rewards; other keys are those of TRL's GRPOConfig."""
 
     tasks: list[str] = []
     """Tasks of the mixture to train on (``critique/...`` included); empty: all that have a verifier."""
+    oapl: OAPLSection | None = None
+    """Use OAPL instead of TRL's losses; ``{}`` takes its defaults."""
+    reward_scale: dict[str, Annotated[float, Field(gt=0)]] = {}
+    """By task, what its rewards are multiplied by. Advantages are normalised within a task, so it only tells under
+    TRL's scale_rewards: none, and under OAPL."""
+    verifier_timeout: float = Field(60.0, gt=0)
+    """Longest time for judging one completion, in seconds; beyond it the sample is left out, and counted."""
+    set_aside_for: int = Field(8, ge=0)
+    """Generations during which a prompt isn't asked again after all its answers were right, or all wrong; 0: none is
+    set aside."""
+    rollouts: str | None = None
+    """The rollouts.jsonl of another run of the same prompts, to learn from instead of generating."""
     stale_logp_difference: float = Field(0.15, gt=0)
     """Alarm when the mean gap in log p between trainer and rollout engine exceeds this: its weights are old."""
 

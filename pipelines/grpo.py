@@ -3,32 +3,36 @@
 Runs as a stage of ``whetstone run FILE``, alone with ``whetstone grpo FILE``, or under accelerate launch with
 ``-m pipelines.grpo FILE``. Starts from the SFT stage's model where there is one, else from the experiment's model.
 
-TRL's GRPOTrainer does the optimisation. Ours: one router that hands every completion to its row's verifiers, rewards
-logged by task, the weight sync that vLLM's CPU backend needs, and an alarm for stale rollouts.
+TRL's GRPOTrainer optimises. Ours (`rl.trainer`): verifiers as rewards, advantages and metrics by task, OAPL,
+rollouts that are kept; here the weight sync that vLLM's CPU backend needs, and an alarm for stale rollouts.
 """
 
+import math
 import os
-from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from transformers import PrinterCallback, TrainerCallback, set_seed
-from trl import GRPOConfig, GRPOTrainer
+from trl import GRPOConfig
 
 from data_recipes.errors import UserError
-from data_recipes.files import JsonlLog
+from data_recipes.mixing import draws_of
 from data_recipes.progress import say
 from data_recipes.row import Row
-from data_recipes.store import TRAIN, read_mixture
+from data_recipes.store import TRAIN, Mixture
 from eval.engines.vllm import platform_arguments, prepare_environment
 from eval.hardware import concrete_dtype
+from eval.judges import Judges
 from eval.models import resolve_model
-from eval.verifiers import verify
-from pipelines.checkpoints import PortableCheckpoints, agreed_checkpoint, step_of
+from pipelines.checkpoints import agreed_checkpoint, step_of
 from pipelines.experiment import Experiment, GRPOSection
 from pipelines.preemption import SaveOnSigterm
+from pipelines.rl.prompts import PromptOrder, lag
+from pipelines.rl.rollouts import Rollouts
+from pipelines.rl.trainer import OAPL, MultiTaskGRPOTrainer
 from pipelines.training import (
     RunFolder,
     forget_after,
@@ -40,44 +44,6 @@ from pipelines.training import (
 )
 
 STALENESS = "sampling/sampling_logp_difference/mean"
-
-
-def reward_by_verifier(rollouts: JsonlLog | None) -> Callable[..., list[float | None]]:
-    """Return the reward function: each completion's score by its row's own verifiers, logged by task.
-
-    An unparsed completion gets None: TRL leaves it out of its group and its advantage is zero. It is counted.
-    """
-
-    def reward(completions: list, row: list[str], trainer_state: Any, log_metric: Any, **_: Any) -> list[float | None]:
-        scores: list[float | None] = []
-        by_task: dict[str, list[float | None]] = defaultdict(list)
-        for completion, serialised in zip(completions, row, strict=True):
-            one = Row.model_validate_json(serialised)
-            text = completion if isinstance(completion, str) else completion[-1]["content"]
-            score = verify(one, text).score
-            scores.append(score)
-            by_task[one.task].append(score)
-            if rollouts is not None:
-                line = {
-                    "step": trainer_state.global_step + 1,
-                    "task": one.task,
-                    "id": one.id,
-                    "completion": text,
-                    "reward": score,
-                }
-                rollouts.append(line)
-        for task, of_task in sorted(by_task.items()):
-            parsed = [score for score in of_task if score is not None]
-            if parsed:
-                log_metric(f"reward/{task}", sum(parsed) / len(parsed))
-            log_metric(f"unparsed/{task}", 1 - len(parsed) / len(of_task))
-        return scores
-
-    return reward
-
-
-class _Trainer(PortableCheckpoints, GRPOTrainer):
-    """GRPOTrainer with checkpoints that any strategy goes on from."""
 
 
 class StaleRollouts(TrainerCallback):
@@ -133,7 +99,8 @@ def train(experiment: Experiment) -> None:
     if section is None:
         raise UserError(f"{experiment.name}: the file has no grpo section")
     folder = experiment.run_dir / "grpo"
-    rows = _prompts(experiment, section)
+    mixture = Mixture(experiment.run_dir / "mixture")
+    rows = _prompts(mixture, section)
     base = str(experiment.run_dir / "sft" / "model") if experiment.sft else experiment.model
     if experiment.sft and not os.path.isdir(base):
         raise UserError(
@@ -164,15 +131,26 @@ def train(experiment: Experiment) -> None:
     model, tokenizer = load_for_training(base, section)
     if first:
         forget_after(folder, step_of(checkpoint))
-    rollouts = JsonlLog(folder / "rollouts.jsonl") if first else None
-    dataset = [{"prompt": row.prompt, "row": row.model_dump_json()} for row in rows]
+    order = _order(mixture.manifest, section, arguments, rows, experiment.seed)
+    micro_batches = arguments.steps_per_generation * arguments.num_iterations
+    steps_a_generation = -(-micro_batches // arguments.gradient_accumulation_steps)
+    given = Path(section.rollouts).expanduser() if section.rollouts else None
+    rollouts = Rollouts(folder, step_of(checkpoint) + 2 - steps_a_generation, given, first)
+    names = {name for row in rows for name in row.verifiers}
+    judges = Judges(names, (os.cpu_count() or 1) // arguments.world_size, section.verifier_timeout)
 
-    def start() -> _Trainer:
-        return _Trainer(
+    def start() -> MultiTaskGRPOTrainer:
+        return MultiTaskGRPOTrainer(
             model=model,
             args=arguments,
-            reward_funcs=reward_by_verifier(rollouts),
-            train_dataset=Dataset.from_list(dataset),
+            rows=rows,
+            judge=judges.judge,
+            rollouts=rollouts,
+            order=order,
+            rewards_scaled=section.reward_scale,
+            oapl=OAPL(section.oapl.beta1, section.oapl.beta2) if section.oapl else None,
+            run_id=run_id,
+            train_dataset=Dataset.from_list([{"prompt": row.prompt, "index": i} for i, row in enumerate(rows)]),
             processing_class=tokenizer,
             peft_config=peft_config(section.lora),
             callbacks=[
@@ -193,13 +171,45 @@ def train(experiment: Experiment) -> None:
         trainer = start()
     if first:
         say(f"  {len(rows)} prompts of {len({row.task for row in rows})} tasks")
-    trainer.run_id = run_id
     trainer.remove_callback(PrinterCallback)
     run_training(trainer, folder, checkpoint, preemption, base, tokenizer, section.dtype)
 
 
-def _prompts(experiment: Experiment, section: GRPOSection) -> list[Row]:
-    rows = [row for row in read_mixture(experiment.run_dir / "mixture", TRAIN) if row.verifiers]
+def _order(
+    manifest: dict[str, Any], section: GRPOSection, arguments: GRPOConfig, rows: list[Row], seed: int
+) -> PromptOrder:
+    """Return the order of the prompts, in the recipe's shares of the tasks that are trained on."""
+    rows_of: dict[str, list[int]] = {}
+    for number, row in enumerate(rows):
+        rows_of.setdefault(row.task, []).append(number)
+    epoch = draws_of(manifest, prompts_too=True)
+    draws = dict(zip(epoch.tasks, epoch.rows, strict=True))
+    unread = [task for task in rows_of if not draws[task]]
+    if len(unread) == len(rows_of):
+        raise UserError(f"grpo.tasks: the recipe's mixing reads none of {', '.join(unread)}; give them a share")
+    prompts = arguments.generation_batch_size // arguments.num_generations
+    repeats = arguments.steps_per_generation * arguments.num_iterations
+    accumulated = arguments.gradient_accumulation_steps
+    epoch_generations = math.ceil(sum(draws[task] for task in rows_of) / prompts)
+    generations = math.ceil(arguments.num_train_epochs * epoch_generations)
+    if arguments.max_steps > 0:
+        generations = math.ceil(arguments.max_steps * accumulated / repeats)
+    arguments.num_train_epochs = 1  # the order holds them all
+    return PromptOrder(
+        list(rows_of.values()),
+        [draws[task] for task in rows_of],
+        prompts=prompts,
+        answers=arguments.num_generations,
+        repeats=repeats,
+        generations=generations,
+        lag=lag(accumulated, repeats),
+        set_aside_for=section.set_aside_for,
+        seed=seed,
+    )
+
+
+def _prompts(mixture: Mixture, section: GRPOSection) -> list[Row]:
+    rows = [row for row in mixture.rows(TRAIN) if row.verifiers]
     if section.tasks:
         missing = set(section.tasks) - {row.task for row in rows}
         if missing:

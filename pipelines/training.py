@@ -138,11 +138,10 @@ def forget_after(folder: Path, step: int) -> None:
 
     Without a checkpoint even the losses before the first step are, but not what was generated then.
     """
-    for name in ("metrics.jsonl", "rollouts.jsonl"):
-        keep_lines(
-            folder / name,
-            lambda row: row["step"] <= step and (step > 0 or any(key.startswith(GENERATED_SCORES) for key in row)),
-        )
+    keep_lines(
+        folder / "metrics.jsonl",
+        lambda row: row["step"] <= step and (step > 0 or any(key.startswith(GENERATED_SCORES) for key in row)),
+    )
     shutil.rmtree(folder / GENERATED / ".job", ignore_errors=True)  # weights that a kill left there
     for answers in (folder / GENERATED).glob("step-*"):
         if int(answers.name.removeprefix("step-")) > step:

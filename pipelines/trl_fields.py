@@ -25,6 +25,9 @@ OURS = {
     "deepspeed": "set launch.strategy",
     "fsdp": "set launch.strategy",
     "enable_jit_checkpoint": "SIGTERM always saves",
+    "multi_objective_aggregation": "a row's verifiers give one reward, which is never normalised with other tasks'",
+    "reward_weights": "set reward_scale, by task",
+    "shuffle_dataset": "the recipe's mixing orders the prompts",
     "label_smoothing_factor": "the tasks' losses would no longer be what is trained on",
 }
 """Fields of TRL's that Whetstone sets itself, and what to do instead."""

@@ -37,11 +37,23 @@ class Verdict:
 
 @cache
 def load_verifier(name: str) -> ModuleType:
-    """Import the verifier called `name`.
+    """Import the verifier called `name`: a module of this folder, or with a dot one of the user's own (`mine.length`).
 
     Raises:
-        UserError: there is no such verifier.
+        UserError: there is no such verifier, or the user's own cannot be imported or lacks a function.
     """
+    if "." in name:
+        try:
+            module = importlib.import_module(name)
+        except Exception as error:  # importing runs the module
+            raise UserError(
+                f"verifier {name!r} cannot be imported ({type(error).__name__}: {error}); mend it, or put its folder on"
+                " PYTHONPATH"
+            ) from None
+        missing = [function for function in ("read", "score") if not callable(getattr(module, function, None))]
+        if missing:
+            raise UserError(f"verifier {name!r} has no function {' and no '.join(missing)}; see docs/extending.md")
+        return module
     known = [module.name for module in pkgutil.iter_modules(__path__)]
     if name not in known:
         raise UserError(f"unknown verifier {name!r}{nearest(name, known)}")

@@ -1,4 +1,4 @@
-"""The SFT stage as its documentation starts it, and what it leaves."""
+"""The training stages as their documentation starts them, and what SFT leaves."""
 
 import json
 import os
@@ -22,15 +22,16 @@ def launch(
     strategy: str = "cpu",
     said: Path | None = None,
     threads: int = 2,
+    stage: str = "sft",
 ):
-    """Start the SFT stage the way its documentation says, on one process or under accelerate.
+    """Start a training stage the way its documentation says, on one process or under accelerate.
 
     Args:
         said: file for what one in the background writes to stderr.
         threads: of a single process; several have one each.
     """
     environment = {**os.environ, "OMP_NUM_THREADS": "1" if processes > 1 else str(threads)}
-    command = [sys.executable, "-m", "pipelines.sft", str(file), *options]
+    command = [sys.executable, "-m", f"pipelines.{stage}", str(file), *options]
     if processes > 1:
         config = ["--config_file", f"launch/accelerate/{strategy}.yaml", "--num_processes", str(processes)]
         command = [sys.executable, "-m", "accelerate.commands.launch", *config, *command[1:]]
@@ -48,11 +49,17 @@ def metrics(run: Path) -> list[dict]:
 
 
 def train_here(file: Path, *overrides: str) -> None:
-    """Run the SFT stage in this process, without the front door and on one thread, as tiny models like it."""
+    """Run the SFT stage in this process."""
+    from pipelines.sft import train
+
+    run_here(train, file, *overrides)
+
+
+def run_here(train: Callable, file: Path, *overrides: str) -> None:
+    """Run a stage in this process, without the front door and on one thread, as tiny models like it."""
     import torch
 
     from pipelines.experiment import load_experiment
-    from pipelines.sft import train
 
     before, threads = signal.getsignal(signal.SIGTERM), torch.get_num_threads()
     torch.set_num_threads(1)

@@ -1,0 +1,1 @@
+"""Multi-task reinforcement learning: judged rollouts, advantages by task, objectives, metrics by task."""

@@ -1,0 +1,80 @@
+"""The GRPO stage on the tiny model, with verifiers of the tests' own."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from data_recipes.files import read_jsonl
+from pipelines.rl.rollouts import FILE
+from tests.conftest import SMALL_RECIPE
+from tests.pipelines.sft_runs import run_here
+
+VOWELS = '''
+"""The share of vowels in a completion: any text has a score, and most have their own."""
+
+
+def read(completion, row):
+    return completion
+
+
+def score(answer, row):
+    return sum(letter in "aeiou" for letter in answer) / max(len(answer), 1)
+'''
+MOODY = '''
+"""As `vowels`, but judging a quarter of the texts hangs, raises or gives NaN, and an eighth cannot be read."""
+
+import time
+import zlib
+
+from mine.vowels import score as share
+
+
+def read(completion, row):
+    return None if zlib.crc32(completion.encode()) % 8 == 7 else completion
+
+
+def score(answer, row):
+    mood = zlib.crc32(answer.encode()) % 12
+    if mood == 0:
+        time.sleep(3600)
+    if mood == 1:
+        raise RuntimeError("not today")
+    return float("nan") if mood == 2 else share(answer, row)
+'''
+TINY = {
+    **{"dtype": "float32", "bf16": False, "use_vllm": False, "num_generations": 4, "max_completion_length": 12},
+    **{"per_device_train_batch_size": 8, "gradient_accumulation_steps": 2, "logging_steps": 1},
+    **{"lr_scheduler_type": "constant", "warmup_steps": 0},
+}
+
+
+@pytest.fixture
+def own_verifiers(tmp_path, monkeypatch):
+    """A recipe whose tasks are judged by ``mine.vowels`` or ``mine.moody``."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "vowels.py").write_text(VOWELS)
+    (tmp_path / "mine" / "moody.py").write_text(MOODY)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    def recipe(name: str) -> str:
+        return SMALL_RECIPE.replace("[number]", f"[mine.{name}]").replace("[sequence]", f"[mine.{name}]")
+
+    return recipe
+
+
+def train_here(file: Path, *overrides: str) -> None:
+    """Run the GRPO stage in this process."""
+    from pipelines.grpo import train
+
+    run_here(train, file, *overrides)
+
+
+def metrics(run: Path) -> list[dict]:
+    lines = [json.loads(line) for line in (run / "grpo" / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if "loss" in line]
+
+
+def rollouts(run: Path) -> list[dict]:
+    return read_jsonl(run / "grpo" / FILE)
