@@ -11,9 +11,13 @@ import numpy as np
 
 BUCKETS = 200
 BYTES_AT_ONCE = 1 << 21
-BY_TASK = re.compile(r"(?:loss|accuracy|share|weight|eval_(?!generated/)[^/]+/(?:loss|accuracy))/(.+)", re.DOTALL)
+REINFORCED = ("reward", "length", "zero_variance", "says_incorrect", "unparsed", "failed", "kl", "entropy")
+"""Metrics of GRPO's rollouts, by task."""
+BY_TASK = re.compile(
+    rf"(?:loss|accuracy|share|weight|{'|'.join(REINFORCED)}|eval_(?!generated/)[^/]+/(?:loss|accuracy))/(.+)", re.DOTALL
+)
 OF_A_SET = re.compile(r"eval_[^/]+/loss")
-SCALARS = ("loss", "grad_norm", "learning_rate")
+SCALARS = ("loss", "reward", "grad_norm", "learning_rate")
 
 
 class Series:

@@ -27,6 +27,27 @@ POINTS_OF_ALL_PANELS = 6_000
 """Shared by the panels of a section, so that a page of sixty tasks stays small."""
 
 
+REINFORCED = {
+    "reward": ("Reward by task", "What the verifiers gave, over the samples that they judged.", {}),
+    "length": ("Length of completions by task", "Tokens. A length that grows without the reward is a warning.", {}),
+    "zero_variance": (
+        "Samples that teach nothing",
+        "Share of samples whose group has one reward only.",
+        {"whole": 1.0},
+    ),
+    "says_incorrect": (
+        "Verdicts that say incorrect",
+        "Share of the critiques that find fault, whatever is true: a critic that calls everything wrong ends at 100 %.",
+        {"whole": 1.0},
+    ),
+    "unparsed": ("Answers that could not be read", "Share of samples; they take no part.", {"whole": 1.0}),
+    "failed": ("Verifiers that failed", "Share of samples whose verifier hung, raised or died.", {"whole": 1.0}),
+    "kl": ("KL to the reference", "Nats a token (the k3 estimate).", {}),
+    "entropy": ("Entropy", "Nats a token.", {}),
+}
+"""Metric of GRPO's rollouts -> title, explanation, how it is drawn."""
+
+
 def write_page(folder: Path, title: str, total_steps: int | None, running: bool) -> None:
     """Read `folder`/metrics.jsonl and write `folder`/progress.html, atomically.
 
@@ -147,6 +168,12 @@ def _shown(log: TrainingLog) -> dict[str, Any]:
         "small": alone("learning rate", rate) + alone("gradient norm", curves("grad_norm"), log=True),
         "loss_by_task": by_task("loss", log=True, mark_best=True),
         "accuracy_by_task": by_task("accuracy", whole=1.0),
+        "reward": alone("reward", curves("reward")),
+        "reinforced": [
+            (title, about, found)
+            for metric, (title, about, how) in REINFORCED.items()
+            if (found := by_task(metric, **how)) and (metric not in ("unparsed", "failed") or _any(log, metric))
+        ],
         "shares": _shares({task: get(f"share/{task}") for task in tasks if get(f"share/{task}")}, span),
         "weights": _weights(log, span, points),
         "generated": [
@@ -155,10 +182,14 @@ def _shown(log: TrainingLog) -> dict[str, Any]:
             if key.startswith("eval_generated/")
         ],
         "sets": [visible(name) for name in log.sets],
-        "rows": [_row(log, task) for task in tasks],
+        "rows": [_row(log, task) for task in tasks if f"reward/{task}" not in log.series],
         "warnings": _warnings(log),
         "span": span,
     }
+
+
+def _any(log: TrainingLog, metric: str) -> bool:
+    return any(log.series[key].highest > 0 for task in log.tasks if (key := f"{metric}/{task}") in log.series)
 
 
 def _weights(log: TrainingLog, span: tuple[int, int], points: int) -> list[Chart]:

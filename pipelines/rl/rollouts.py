@@ -26,6 +26,8 @@ class Rollout:
     sample: int
     """Its number among the answers to this row at this step."""
     completion: str
+    answer: str | None
+    """The answer that the verifiers read."""
     reward: float | None
     """What the verifiers said, before any scaling; None: no answer could be read, or see `problem`."""
     problem: str | None

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from pipelines.rl.task_metrics import TaskMetrics
 
 OVER_SEQUENCES = ("grpo", "sapo", "dr_grpo", "luspo")
 """TRL's losses that are a mean over sequences; those left out must not be counted in it."""
-METRICS = ("reward", "length", "advantage", "zero_variance", "entropy", "kl", "unparsed", "failed")
+METRICS = ("reward", "length", "advantage", "zero_variance", "entropy", "kl", "unparsed", "failed", "says_incorrect")
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,7 @@ class MultiTaskGRPOTrainer(PortableCheckpoints, GRPOTrainer):
                 id=row.id,
                 sample=sample,
                 completion=text,
+                answer=judged.verdict.answer,
                 reward=judged.verdict.score,
                 problem=judged.problem,
                 tokens=list(tokens),
@@ -165,11 +167,11 @@ class MultiTaskGRPOTrainer(PortableCheckpoints, GRPOTrainer):
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: list, completion_ids_list: Any) -> Tensor:
         texts = [one if isinstance(one, str) else one[-1]["content"] for one in completions]
         if self._reused is not None and self._own:
-            judged = [Judged(Verdict(one.reward, None), one.problem) for one in self._reused]
+            judged = [Judged(Verdict(one.reward, one.answer), one.problem) for one in self._reused]
         else:
             judged = self._judge(list(zip(self._asked, texts, strict=True)))
         self._judged = list(zip(texts, judged, strict=True))
-        scores = [float("nan") if one.verdict.score is None else one.verdict.score for one in judged]
+        scores = [nan if one.verdict.score is None else one.verdict.score for one in judged]
         scales = [self._scale_of.get(row.task, 1.0) for row in self._asked]
         self._scores = torch.tensor(scores, dtype=torch.float32, device=self.accelerator.device)
         self._rewards = self._scores * torch.tensor(scales, dtype=torch.float32, device=self.accelerator.device)
@@ -218,6 +220,12 @@ class MultiTaskGRPOTrainer(PortableCheckpoints, GRPOTrainer):
         self._by_task.add("zero_variance", task_ids, alike)
         self._by_task.add("failed", task_ids, problems)
         self._by_task.add("unparsed", task_ids, ~found & ~problems)
+        if any("verdict" in row.verifiers for row in self._asked):  # a critic that calls everything wrong shows here
+            said = [
+                float(one.verdict.answer == "incorrect") if "verdict" in row.verifiers and one.verdict.answer else nan
+                for row, (_, one) in zip(self._asked, self._judged, strict=True)
+            ]
+            self._by_task.add("says_incorrect", task_ids, torch.tensor(said, device=task_ids.device))
 
     # --- learning -------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,48 @@
+"""GRPO on two processes learns what one process learns from the same completions."""
+
+import json
+import shutil
+
+import pytest
+from safetensors.torch import load_file
+
+from tests.pipelines.grpo_runs import TINY, metrics, own_verifiers, rollouts  # noqa: F401
+from tests.pipelines.sft_runs import launch
+
+KEYS = {**TINY, "learning_rate": 1e-3, "max_steps": 10, "beta": 0.05, "save_strategy": "no", "set_aside_for": 3}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("strategy", "name"), [("cpu", "ddp"), ("zero2", "zero2")])
+def test_two_processes_learn_as_one(small_experiment, tiny_model, own_verifiers, tmp_path, strategy, name):  # noqa: F811
+    from pipelines.experiment import load_experiment
+    from pipelines.mix import mix
+
+    file = small_experiment(f"grpo: {json.dumps(KEYS)}\n", recipe=own_verifiers("vowels"), model=tiny_model)
+    mix(load_experiment(file))
+    one, two = tmp_path / "run", tmp_path / "two"
+    launch(file, stage="grpo")
+    shutil.copytree(one / "mixture", two / "mixture")
+    given = f"grpo.rollouts={one / 'grpo' / 'rollouts.jsonl'}"
+    options = ["--set", f"output_dir={two}", "--set", given, "--set", "grpo.per_device_train_batch_size=4"]
+    launch(file, *options, processes=2, strategy=strategy, stage="grpo")
+
+    assert json.loads((two / "grpo" / "strategy.json").read_text())["strategy"] == name
+    ours, theirs = metrics(two), metrics(one)
+    assert [line["step"] for line in ours] == [line["step"] for line in theirs] == list(range(1, 11))
+    for key in (
+        "loss",
+        "grad_norm",
+        *(key for key in theirs[0] if key.partition("/")[0] in ("reward", "kl", "advantage")),
+    ):
+        gaps = [abs(a[key] - b[key]) for a, b in zip(ours, theirs, strict=True) if key in b]
+        print(f"{name}: {key} differs by at most {max(gaps):.1e}")
+        assert max(gaps) < 1e-3, key
+    by_place = [
+        {(r["step"], r["id"], r["sample"]): (r["tokens"], r["reward"]) for r in rollouts(run)} for run in (one, two)
+    ]
+    assert by_place[0] == by_place[1], "the same completions, worth the same"
+    first, second = (load_file(run / "grpo" / "model" / "model.safetensors") for run in (one, two))
+    start = load_file(f"{tiny_model}/model.safetensors")
+    assert max((first[key] - second[key]).abs().max().item() for key in first) < 1e-4
+    assert max((first[key] - start[key]).abs().max().item() for key in first) > 1e-3, "they learnt"
