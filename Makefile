@@ -55,6 +55,7 @@ bench-train: setup
 	@$(DATA_IS_THERE)
 	$(VENV)/bin/python -m tests.benchmarks.sft_throughput
 	$(VENV)/bin/python -m tests.benchmarks.memory
+	$(VENV)/bin/python -m tests.benchmarks.rollouts
 
 # some 15 GB of scratch space; WHETSTONE_SCRATCH says where
 bench-large: setup

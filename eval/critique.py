@@ -26,7 +26,17 @@ Is the final answer of the response correct? Say briefly what the response says 
 with the line "Judgment: correct" or "Judgment: incorrect"."""
 
 
+CORRECT = """Question: {question}
+
+Response: {response}
+
+Critique: {critique}
+
+Give the corrected response."""
+
 VERDICTS = ["correct", "incorrect"]
+CORRECTION = "correction"
+"""What the names of tasks that ask for a corrected answer begin with."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +57,9 @@ class Sample:
     text: str
     verdict: Verdict
     seed: int
+    """Its number among the question's samples."""
+    model: str = ""
+    """What wrote it."""
 
 
 def critique_prompt(question: str, response: str) -> str:
@@ -195,7 +208,41 @@ def balanced(by_question: dict[str, list[Sample]], limit: int) -> list[tuple[str
     return chosen
 
 
-def critique_row(row: Row, sample: Sample, model: str, row_certainty: float) -> Row:
+def correction_row(row: Row, sample: Sample, right: Sample | None) -> Row:
+    """Return the row of task ``correction/<task>``: a wrong sample and its critique; a right answer is wanted.
+
+    It is judged as the question itself is. Its target is `right`, a right sample to the same question, else the row's.
+    """
+    critique = write_critique(row, sample.verdict)
+    prompt = CORRECT.format(question=row.question, response=sample.text.strip(), critique=critique)
+    target = right.text.strip() if right else row.target or row.answer or ""
+    return row.model_copy(
+        update={
+            "id": f"{CORRECTION}/{row.id}/{sample.seed}",
+            "task": f"{CORRECTION}/{row.task}",
+            "kind": "critique",
+            "messages": [Message(role="user", content=prompt), Message(role="assistant", content=target)],
+            "meta": {**row.meta, "question": row.question, "sampled_from": sample.model},
+        }
+    )
+
+
+def is_critique(row: Row) -> bool:
+    """Tell whether a row asks what is wrong with an answer (a correction wants another answer)."""
+    return row.kind == "critique" and not row.task.startswith(f"{CORRECTION}/")
+
+
+def tertiles(certainties: dict[str, float]) -> dict[str, str]:
+    """Return question -> ``low``, ``mid`` or ``high``: the third of the questions, by certainty, that it falls into.
+
+    Questions of equal certainty fall into one third (arXiv 2310.04815 reports by certainty; thirds are our design).
+    """
+    ranked = sorted(certainties.values())
+    names = ("low", "mid", "high")
+    return {one: names[3 * ranked.index(value) // len(ranked)] for one, value in certainties.items()}
+
+
+def critique_row(row: Row, sample: Sample, row_certainty: float, tertile: str) -> Row:
     """Turn a judged sample into a critique row of task ``critique/<task>``, judged by its verdict line."""
     right = sample.verdict.score == 1.0
     return Row(
@@ -212,8 +259,9 @@ def critique_row(row: Row, sample: Sample, model: str, row_certainty: float) -> 
             "question": row.question,
             "gold": row.answer,
             "response_answer": sample.verdict.answer,
-            "sampled_from": model,
+            "sampled_from": sample.model,
             "certainty": round(row_certainty, 3),
+            "certainty_tertile": tertile,
             "licence": row.meta.get("licence", "unknown"),
         },
     )

@@ -1,7 +1,5 @@
 """The eval stage: baselines, checkpoints, adapters and trained models on the same benchmarks, in one engine."""
 
-import gc
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,14 +9,12 @@ from data_recipes.errors import UserError
 from data_recipes.files import read_json, write_json
 from data_recipes.row import Row
 from data_recipes.store import TRAIN, Mixture
-from eval.engines import Engine, EngineSettings, open_engine
+from eval.engines import Engine
 from eval.harness import Benchmark, Contestant, Helpers, Shard, evaluate, open_benchmark
-from eval.models import check_adapter, resolve_model
 from pipelines.experiment import Experiment
+from pipelines.one_engine import one_engine
 
 TRAINED = ("sft", "grpo")
-HARMLESS = {"transformers_version", "dtype", "torch_dtype", "_name_or_path", "use_cache"}
-"""Keys of a model's config.json that do not change its architecture."""
 
 
 def contestants(experiment: Experiment) -> list[Contestant]:
@@ -62,8 +58,14 @@ def run_eval(experiment: Experiment, shard: Shard | None = None) -> None:
         "baselines": baselines,
     }
     write_json(run_dir / "eval" / "run.json", about)
+    engine_for = one_engine(experiment.engine, [row.adapter for row in rows if row.adapter])
+
+    def of_contestant(row: Contestant) -> Engine:
+        assert row.model is not None
+        return engine_for(row.model.replace("{run}", str(run_dir)), row.adapter)
+
     helpers = Helpers(
-        engine_for=one_engine(experiment.engine, run_dir, [row.adapter for row in rows if row.adapter]),
+        engine_for=of_contestant,
         **(_of_mixture(mixture, benchmarks) if mixture else {}),
     )
     evaluate(rows, benchmarks, run_dir / "eval", helpers, seed=experiment.seed, shard=shard, provenance=provenance)
@@ -107,44 +109,3 @@ def worked_examples(train: list[Row], task: str, k: int) -> list[Row] | None:
     if len(turns) < k:
         raise UserError(f"eval.baselines: {task} has {len(turns)} training rows, fewer than the {k} examples asked for")
     return turns[:k]
-
-
-def one_engine(settings: EngineSettings, run_dir: Path, adapters: list[str]) -> Callable[[Contestant], Engine]:
-    """Return a function that opens one engine at the first call and swaps weights into it at later ones.
-
-    Only a model of another architecture takes a new engine.
-    """
-    ranks = [check_adapter(adapter, "the model") for adapter in adapters] if settings.type != "openai" else []
-    running: dict[str, Any] = {}
-
-    def engine_for(contestant: Contestant) -> Engine:
-        assert contestant.model is not None
-        model = contestant.model.replace("{run}", str(run_dir))
-        adapter = contestant.adapter
-        if settings.type != "openai":
-            model = resolve_model(model)
-            adapter = adapter and str(Path(adapter).expanduser())
-        wanted = (model, adapter)
-        if running and settings.type != "openai" and _architecture(model) != _architecture(running["weights"][0]):
-            running.clear()
-            gc.collect()
-        if not running:
-            running["engine"] = open_engine(settings, model, adapter, ranks)
-        elif running["weights"] != wanted:
-            running["engine"].load_weights(*wanted)
-        running["weights"] = wanted
-        return running["engine"]
-
-    return engine_for
-
-
-def _architecture(model: str) -> dict[str, Any]:
-    """Return what of a model's configuration decides whether weights fit."""
-    path = Path(model) / "config.json"
-    if path.exists():
-        config = read_json(path)
-    else:
-        from transformers import AutoConfig
-
-        config = AutoConfig.from_pretrained(model).to_dict()
-    return {key: value for key, value in config.items() if key not in HARMLESS}

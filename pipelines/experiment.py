@@ -52,6 +52,15 @@ class LoraSection(BaseModel):
     """Layers that get an adapter."""
 
 
+class ModelSection(Section):
+    """A checkpoint or adapter beside the others, asked by one engine where the architecture is the same."""
+
+    model: str | None = None
+    """A hub id or a folder; absent: the experiment's model."""
+    adapter: str | None = None
+    """Folder of a LoRA adapter (PEFT) on top of the model."""
+
+
 class CritiqueSection(Section):
     """Critique rows from verifiers: sample answers, label them, keep right and convincing wrong ones in balance."""
 
@@ -63,12 +72,16 @@ class CritiqueSection(Section):
     """Answers sampled, a question."""
     num_examples: int = Field(3, ge=0)
     """Worked examples shown before each question, so that some answers are right."""
+    models: dict[str, ModelSection] = {}
+    """More models whose answers are sampled and criticised, by name; the experiment's own is always one."""
     temperature: float = Field(0.8, gt=0)
     """Sampling temperature."""
     max_tokens: int = Field(48, ge=1)
     """Longest answer, in tokens."""
+    corrections: bool = False
+    """Also write rows that ask for the right answer, given the question, a wrong answer and its critique."""
     train_rows: int = Field(40, ge=2)
-    """Most critique rows a task to train on; half of them criticise right answers."""
+    """Most critique rows a task to train on; half of them criticise right answers. Corrections come on top."""
     heldout_rows: int = Field(20, ge=2)
     """Most critique rows a task to hold out; half of them criticise right answers."""
 
@@ -156,15 +169,6 @@ class BaselineSection(Section):
     """Worked examples before every question, from the training rows of its task."""
     constant: bool = False
     """No model: answer every question with its task's most frequent training answer."""
-
-
-class ModelSection(Section):
-    """A checkpoint or adapter to evaluate beside the others, in one engine where the architecture is the same."""
-
-    model: str | None = None
-    """A hub id or a folder; absent: the experiment's model."""
-    adapter: str | None = None
-    """Folder of a LoRA adapter (PEFT) on top of the model."""
 
 
 class EvalSection(Section):
@@ -398,14 +402,15 @@ def _check_tasks(experiment: Experiment, path: Path) -> None:
 
 
 def _check_models(experiment: Experiment, path: Path) -> None:
-    for name, given in (experiment.eval.models if experiment.eval else {}).items():
-        try:
-            if given.model:
-                check_model_name(given.model)
-            if given.adapter:
-                check_adapter(given.adapter, given.model or experiment.model)
-        except UserError as error:
-            raise UserError(f"{path}: eval.models.{name}: {error}") from None
+    for section in ("eval", "critique"):
+        for name, given in getattr(getattr(experiment, section), "models", {}).items():
+            try:
+                if given.model:
+                    check_model_name(given.model)
+                if given.adapter:
+                    check_adapter(given.adapter, given.model or experiment.model)
+            except UserError as error:
+                raise UserError(f"{path}: {section}.models.{name}: {error}") from None
 
 
 def _check_benchmarks(experiment: Experiment, path: Path) -> None:

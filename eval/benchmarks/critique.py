@@ -5,6 +5,7 @@ from pathlib import Path
 from data_recipes.row import Row
 from data_recipes.store import HELDOUT, read_mixture
 from eval.benchmarks import BenchmarkSettings, needed
+from eval.critique import is_critique
 
 
 class Settings(BenchmarkSettings):
@@ -15,4 +16,4 @@ class Settings(BenchmarkSettings):
 
 def items(settings: Settings, mixture: Path | None) -> list[Row]:
     """Return the held-out critique rows."""
-    return [row for row in read_mixture(needed(mixture, settings.type), HELDOUT) if row.kind == "critique"]
+    return [row for row in read_mixture(needed(mixture, settings.type), HELDOUT) if is_critique(row)]

@@ -14,10 +14,13 @@ from eval.critique import (
     certainty,
     convincing_pair,
     convincing_wrong,
+    correction_row,
     critique_row,
     few_shot_prompt,
+    is_critique,
     lead,
     spread,
+    tertiles,
     write_critique,
 )
 from eval.verifiers import Verdict, fault, step, verdict, verify
@@ -77,7 +80,7 @@ def test_a_critique_names_the_working_the_wrong_value_and_the_verdict():
     assert write_critique(SUM, wrong.verdict) == (
         "The response says 181. 98 + 93 = 191. 181 is 10 too low.\nJudgment: incorrect"
     )
-    row = critique_row(SUM, wrong, "model", 0.25)
+    row = critique_row(SUM, wrong, 0.25, "low")
     assert (row.task, row.kind, row.answer, row.verifiers) == (
         "critique/chain_sum",
         "critique",
@@ -87,6 +90,22 @@ def test_a_critique_names_the_working_the_wrong_value_and_the_verdict():
     assert "What is 98 + 93?" in row.question and "The answer is 181." in row.question
     assert verify(row, row.target).score == 1.0
     assert "191" not in row.question, "the truth must not reach the prompt"
+
+
+def test_a_correction_gives_the_critique_and_wants_a_right_answer():
+    right, wrong = samples("It is 191.", "The answer is 181.")
+    row, plain = correction_row(SUM, wrong, right), correction_row(SUM, wrong, None)
+    assert (row.task, row.kind, row.target, plain.target) == ("correction/chain_sum", "critique", "It is 191.", "191")
+    assert "Response: The answer is 181.\n\nCritique: The response says 181." in row.question
+    assert verify(row, row.target).score == verify(row, plain.target).score == 1.0
+    assert verify(row, "181").score == 0.0, "judged as the question is"
+    assert is_critique(critique_row(SUM, wrong, 0.0, "low")) and not is_critique(row)
+
+
+def test_questions_fall_into_thirds_by_certainty():
+    found = tertiles({"a": 0.0, "b": 0.9, "c": 0.5, "d": 0.4, "e": 0.1, "f": 1.0})
+    assert found == {"a": "low", "e": "low", "d": "mid", "c": "mid", "b": "high", "f": "high"}
+    assert set(tertiles({"a": 1.0, "b": 1.0}).values()) == {"low"}, "equal ones stay together"
 
 
 def test_spellings_of_one_number_are_one_answer():
@@ -173,7 +192,7 @@ def test_a_verdict_is_never_read_out_of_its_opposite_a_question_or_the_right_ans
 
 
 def test_the_line_extraction_reads_the_judgment_line_only():
-    row = critique_row(SUM, samples("181")[0], "model", 0.0)
+    row = critique_row(SUM, samples("181")[0], 0.0, "low")
     assert verify(row, "The response is incorrect.", "line").score is None
     assert verify(row, "The response is correct.\nJudgment: incorrect", "line").score == 1.0
 
