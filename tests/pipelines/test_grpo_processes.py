@@ -27,7 +27,7 @@ def test_two_processes_learn_as_one(small_experiment, tiny_model, own_verifiers,
     options = ["--set", f"output_dir={two}", "--set", given, "--set", "grpo.per_device_train_batch_size=4"]
     launch(file, *options, processes=2, strategy=strategy, stage="grpo")
 
-    assert json.loads((two / "grpo" / "strategy.json").read_text())["strategy"] == name
+    assert json.loads((two / "grpo" / "strategy.json").read_text())["runs"] == name
     ours, theirs = metrics(two), metrics(one)
     assert [line["step"] for line in ours] == [line["step"] for line in theirs] == list(range(1, 11))
     for key in (
