@@ -161,6 +161,14 @@ class GRPOSection(TrainingSection):
     stale_logp_difference: float = Field(0.15, gt=0)
     """Alarm when the mean gap in log p between trainer and rollout engine exceeds this: its weights are old."""
 
+    @model_validator(mode="after")
+    def _one_objective(self) -> "GRPOSection":
+        losses = ("beta", "loss_type", "epsilon", "epsilon_high", "delta", "importance_sampling_level", "scale_rewards")
+        given = [key for key in losses if key in self.trl]
+        if self.oapl and given:
+            raise ValueError(f"{given[0]} belongs to the losses that oapl takes the place of; leave one of them out")
+        return self
+
 
 class BaselineSection(Section):
     """A model or rule to compare with."""
@@ -397,8 +405,9 @@ def _check_tasks(experiment: Experiment, path: Path) -> None:
         if not recipe.tasks[task].verifiers:
             raise UserError(f"{path}: critique.tasks: {task!r} has no verifier to label answers with")
         known = known | {f"critique/{task}"}
-    for task in experiment.grpo.tasks if experiment.grpo else []:
-        _known_task(task, known, f"{path}: grpo.tasks")
+    for key in ("tasks", "reward_scale"):
+        for task in getattr(experiment.grpo, key, ()):
+            _known_task(task, known, f"{path}: grpo.{key}")
 
 
 def _check_models(experiment: Experiment, path: Path) -> None:

@@ -133,9 +133,9 @@ def train(experiment: Experiment) -> None:
         forget_after(folder, step_of(checkpoint))
     order = _order(mixture.manifest, section, arguments, rows, experiment.seed)
     micro_batches = arguments.steps_per_generation * arguments.num_iterations
-    steps_a_generation = -(-micro_batches // arguments.gradient_accumulation_steps)
+    begun = step_of(checkpoint) * arguments.gradient_accumulation_steps // micro_batches
     given = Path(section.rollouts).expanduser() if section.rollouts else None
-    rollouts = Rollouts(folder, step_of(checkpoint) + 2 - steps_a_generation, given, first)
+    rollouts = Rollouts(folder, begun, given, first)
     names = {name for row in rows for name in row.verifiers}
     judges = Judges(names, (os.cpu_count() or 1) // arguments.world_size, section.verifier_timeout)
 
@@ -172,7 +172,11 @@ def train(experiment: Experiment) -> None:
     if first:
         say(f"  {len(rows)} prompts of {len({row.task for row in rows})} tasks")
     trainer.remove_callback(PrinterCallback)
-    run_training(trainer, folder, checkpoint, preemption, base, tokenizer, section.dtype)
+    try:
+        run_training(trainer, folder, checkpoint, preemption, base, tokenizer, section.dtype)
+    finally:
+        judges.close()
+        rollouts.close()
 
 
 def _order(

@@ -18,13 +18,15 @@ FILE = "rollouts.jsonl"
 class Rollout:
     """One sampled answer to a prompt, and what it was worth."""
 
+    generation: int
+    """Counted from 0."""
     step: int
     """The first optimiser step that learns from it, counted from 1."""
     task: str
     id: str
     """Of the row."""
     sample: int
-    """Its number among the answers to this row at this step."""
+    """Its number among the answers to this row in this generation."""
     completion: str
     answer: str | None
     """The answer that the verifiers read."""
@@ -36,7 +38,7 @@ class Rollout:
     logprobs: list[float | None] | None
     """Of the tokens, as the engine sampled them; None where it does not say."""
     policy_logprobs: list[float] | None
-    """Of the tokens, as the trainer's weights of that step give them; None where they were not needed."""
+    """Of the tokens, as the trainer's weights gave them then; None where they were not needed."""
 
 
 def numbered(ids: list[str]) -> list[tuple[str, int]]:
@@ -52,37 +54,39 @@ def numbered(ids: list[str]) -> list[tuple[str, int]]:
 class Rollouts:
     """The file of a run, and those of the run or of another one that can be used instead of generating."""
 
-    def __init__(self, folder: Path, from_step: int, given: Path | None, first: bool) -> None:
+    def __init__(self, folder: Path, from_generation: int, given: Path | None, first: bool) -> None:
         """Read what there is; the first process alone writes.
 
         Args:
-            from_step: rollouts of earlier steps will not be asked for.
+            from_generation: earlier ones will not be asked for.
             given: another run's file.
 
         Raises:
             UserError: `given` is missing, or a line of either is no rollout.
         """
         self._path, self._first = folder / FILE, first
-        self._own = _read(self._path, from_step) if self._path.exists() else {}
-        self._given = _read(given, from_step) if given else {}
+        self._own = _read(self._path, from_generation) if self._path.exists() else {}
+        self._given = _read(given, from_generation) if given else {}
         self._log: JsonlLog | None = None
 
-    def find(self, step: int, places: list[tuple[str, int]]) -> tuple[list[Rollout] | None, bool]:
-        """Return the rollouts of a step in the order of `places`, or None where one is missing; and whether they are
-        this run's own, judged already."""
+    def find(self, generation: int, places: list[tuple[str, int]]) -> tuple[list[Rollout] | None, bool]:
+        """Return the rollouts of a generation in the order of `places`, or None where one is missing.
+
+        Beside them, whether they are this run's own, judged already.
+        """
         for stored, own in ((self._own, True), (self._given, False)):
-            found = [stored.get((step, *place)) for place in places]
+            found = [stored.get((generation, *place)) for place in places]
             if None not in found:
                 return found, own
         return None, False
 
     def write(self, rollouts: list[Rollout]) -> None:
-        """Keep the rollouts of a step, instead of any that are there of it or of later ones."""
+        """Keep the rollouts of a generation, instead of any that are there of it or of later ones."""
         if not self._first or not rollouts:
             return
-        step = rollouts[0].step
+        generation = rollouts[0].generation
         if self._log is None:
-            keep_lines(self._path, lambda line: line["step"] < step)
+            keep_lines(self._path, lambda line: line["generation"] < generation)
             self._log = JsonlLog(self._path)
         for one in rollouts:
             self._log.append(asdict(one))
@@ -94,13 +98,13 @@ class Rollouts:
             self._log.close()
 
 
-def _read(path: Path, from_step: int) -> dict[tuple[int, str, int], Rollout]:
+def _read(path: Path, from_generation: int) -> dict[tuple[int, str, int], Rollout]:
     stored = {}
     for number, line in enumerate(read_jsonl(path, torn_line_ok=True), start=1):
         try:
             one = Rollout(**line)
         except TypeError:
             raise UserError(f"{path}, line {number}: not a rollout; delete the file, or name another") from None
-        if one.step >= from_step:
-            stored[one.step, one.id, one.sample] = one
+        if one.generation >= from_generation:
+            stored[one.generation, one.id, one.sample] = one
     return stored

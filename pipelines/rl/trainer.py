@@ -64,6 +64,7 @@ class MultiTaskGRPOTrainer(PortableCheckpoints, GRPOTrainer):
     ) -> None:
         super().__init__(*args, reward_funcs=[verifiers], **kwargs)
         self.run_id = run_id
+        self._micro_batches = self.args.steps_per_generation * self.num_iterations  # between two generations
         self._rows, self._judge, self._rollouts, self._oapl = rows, judge, rollouts, oapl
         self._order, self._scale_of = order, rewards_scaled
         tasks = list(dict.fromkeys(row.task for row in rows))
@@ -77,22 +78,12 @@ class MultiTaskGRPOTrainer(PortableCheckpoints, GRPOTrainer):
         return self._order
 
     @property
-    def _steps_per_generation(self) -> int:
-        """Micro-batches between two generations."""
-        return self.args.steps_per_generation * self.num_iterations
-
-    @property
     def _generation(self) -> int:
         """The number of the present generation, counted from 0."""
-        return self._step // self._steps_per_generation
-
-    @property
-    def _first_step(self) -> int:
-        """The first optimiser step, counted from 1, that learns from the present generation."""
-        return self._generation * self._steps_per_generation // self.args.gradient_accumulation_steps + 1
+        return self._step // self._micro_batches
 
     def _seed(self, purpose: str) -> None:
-        key = [self.args.seed, self._first_step, self.args.process_index, purpose]
+        key = [self.args.seed, self._generation, self.args.process_index, purpose]
         torch.manual_seed(int(fingerprint(key)[:8], 16))
 
     def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
@@ -107,7 +98,7 @@ class MultiTaskGRPOTrainer(PortableCheckpoints, GRPOTrainer):
         places = numbered(gather_object([row.id for row in self._asked]))
         here = slice(self.accelerator.process_index * len(inputs), (self.accelerator.process_index + 1) * len(inputs))
         self._places = places[here]
-        reused, own = self._rollouts.find(self._first_step, self._places)
+        reused, own = self._rollouts.find(self._generation, self._places)
         if not all(gather_object([reused is not None])):
             reused = None
         self._reused, self._own = reused, own
@@ -122,7 +113,6 @@ class MultiTaskGRPOTrainer(PortableCheckpoints, GRPOTrainer):
         output |= self._learnt_from(output)
         if reused is None or not own:
             self._rollouts.write(gather_object(self._as_rollouts(output)))
-        output.pop("judged")
         return output
 
     def _generate_single_turn(self, prompt_ids: list[list[int]], *args: Any, **kwargs: Any) -> tuple[list, list | None]:
@@ -145,7 +135,8 @@ class MultiTaskGRPOTrainer(PortableCheckpoints, GRPOTrainer):
         policy = output.get("old_per_token_logps")
         return [
             Rollout(
-                step=self._first_step,
+                generation=self._generation,
+                step=self._generation * self._micro_batches // self.args.gradient_accumulation_steps + 1,
                 task=row.task,
                 id=row.id,
                 sample=sample,
@@ -158,7 +149,7 @@ class MultiTaskGRPOTrainer(PortableCheckpoints, GRPOTrainer):
                 policy_logprobs=None if policy is None else policy[number, : len(tokens)].tolist(),
             )
             for number, (row, (_, sample), (text, judged), tokens) in enumerate(
-                zip(self._asked, self._places, output["judged"], self._tokens, strict=True)
+                zip(self._asked, self._places, self._judged, self._tokens, strict=True)
             )
         ]
 
@@ -208,7 +199,6 @@ class MultiTaskGRPOTrainer(PortableCheckpoints, GRPOTrainer):
             "num_items_in_batch": self.accelerator.gather(mask.sum()).sum(),
             # a mean over all sequences, times this, is one over those that take part
             "over_kept": torch.tensor(len(kept) / max(int(kept.sum()), 1), device=device),
-            "judged": self._judged,
         }
 
     def _count(self, task_ids: Tensor, lengths: Tensor, advantages: Tensor, alike: Tensor) -> None:
@@ -279,7 +269,7 @@ class MultiTaskGRPOTrainer(PortableCheckpoints, GRPOTrainer):
         """Log the trainer's metrics and the tasks'."""
         if "loss" in logs:
             logs.update(self._by_task.report(self.sum_over_processes))
-            aside = self._order.set_aside((self._step - 1) // self._steps_per_generation)
+            aside = self._order.set_aside((self._step - 1) // self._micro_batches)
             logs.update({f"set_aside/{t}": share for t, share in zip(self._by_task.tasks, aside, strict=True) if share})
         super().log(logs, *args, **kwargs)
 

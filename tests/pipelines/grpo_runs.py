@@ -7,7 +7,7 @@ import pytest
 
 from data_recipes.files import read_jsonl
 from pipelines.rl.rollouts import FILE
-from tests.conftest import SMALL_RECIPE
+from tests.conftest import SMALL_RECIPE, write_experiment
 from tests.pipelines.sft_runs import run_here
 
 VOWELS = '''
@@ -49,19 +49,32 @@ TINY = {
 }
 
 
-@pytest.fixture
-def own_verifiers(tmp_path, monkeypatch):
-    """A recipe whose tasks are judged by ``mine.vowels`` or ``mine.moody``."""
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "vowels.py").write_text(VOWELS)
-    (tmp_path / "mine" / "moody.py").write_text(MOODY)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+@pytest.fixture(scope="module")
+def mixed_with(tmp_path_factory, tiny_model):
+    """A function (verifier, keys of the grpo section) -> (file, run folder with its mixture) for the tiny model.
 
-    def recipe(name: str) -> str:
-        return SMALL_RECIPE.replace("[number]", f"[mine.{name}]").replace("[sequence]", f"[mine.{name}]")
+    The tasks are judged by ``mine.vowels`` or ``mine.moody``.
+    """
+    from pipelines.experiment import load_experiment
+    from pipelines.mix import mix
 
-    return recipe
+    own = tmp_path_factory.mktemp("own")
+    (own / "mine").mkdir()
+    (own / "mine" / "vowels.py").write_text(VOWELS)
+    (own / "mine" / "moody.py").write_text(MOODY)
+
+    def write(verifier: str, **keys) -> tuple[Path, Path]:
+        recipe = SMALL_RECIPE.replace("[number]", f"[mine.{verifier}]").replace("[sequence]", f"[mine.{verifier}]")
+        section = f"grpo: {json.dumps({**TINY, **keys})}\n"  # which is YAML
+        file = write_experiment(tmp_path_factory.mktemp("grpo"), section, recipe, tiny_model)
+        experiment = load_experiment(file)
+        mix(experiment)
+        return file, experiment.run_dir
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(own))
+        patch.setenv("PYTHONPATH", str(own))
+        yield write
 
 
 def train_here(file: Path, *overrides: str) -> None:

@@ -1,6 +1,5 @@
 """Multi-task GRPO on the tiny model: what is learnt from which samples, recomputed by hand; kills; the alarm."""
 
-import json
 import shutil
 from types import SimpleNamespace
 
@@ -10,25 +9,18 @@ from safetensors.torch import load_file
 
 from data_recipes.store import TRAIN, read_mixture
 from pipelines.grpo import STALENESS, StaleRollouts
-from tests.pipelines.grpo_runs import TINY, metrics, own_verifiers, rollouts, train_here  # noqa: F401
+from tests.pipelines.grpo_runs import metrics, mixed_with, rollouts, train_here  # noqa: F401
 
+TASKS = ("chain_sum", "word_sequence_reversal")
 BY_HAND = {"optim": "sgd", "learning_rate": 0.5, "max_grad_norm": 0, "max_steps": 1, "save_strategy": "no"}
 
 
-@pytest.fixture
-def mixed_with(small_experiment, tiny_model, own_verifiers):  # noqa: F811
-    """A function (verifier, keys of the grpo section) -> (file, run folder with its mixture) for the tiny model."""
-    from pipelines.experiment import load_experiment
-    from pipelines.mix import mix
-
-    def write(verifier: str, **keys):
-        section = f"grpo: {json.dumps({**TINY, **keys})}\n"  # which is YAML
-        file = small_experiment(section, recipe=own_verifiers(verifier), model=tiny_model)
-        experiment = load_experiment(file)
-        mix(experiment)
-        return file, experiment.run_dir
-
-    return write
+@pytest.fixture(scope="module")
+def finished(mixed_with):  # noqa: F811
+    """(file, run folder) of four steps with a checkpoint at every second one."""
+    file, run = mixed_with("vowels", learning_rate=1e-2, max_steps=4, save_steps=2, beta=0.1)
+    train_here(file)
+    return file, run
 
 
 def log_probs(model, prompt: list[int], completion: list[int]) -> torch.Tensor:
@@ -92,7 +84,7 @@ def regression(groups, beta1: float = 0.2, beta2: float = 0.3) -> torch.Tensor:
     ],
     ids=["dapo", "grpo", "oapl"],
 )
-def test_a_step_is_that_of_a_batch_without_the_samples_nobody_could_judge(mixed_with, tiny_model, keys, loss_of):
+def test_a_step_is_that_of_a_batch_without_the_samples_nobody_could_judge(mixed_with, tiny_model, keys, loss_of):  # noqa: F811
     file, run = mixed_with("moody", **BY_HAND, **keys, verifier_timeout=1.5, gradient_accumulation_steps=4)
     train_here(file)
     made = rollouts(run)
@@ -108,7 +100,7 @@ def test_a_step_is_that_of_a_batch_without_the_samples_nobody_could_judge(mixed_
             moved = max(moved, (tensor - start[name]).abs().max().item())
     assert moved > 1e-4
     (line,) = metrics(run)
-    for task in ("chain_sum", "word_sequence_reversal"):
+    for task in TASKS:
         of_task = [one for one in made if one["task"] == task]
         if of_task:
             judged = [one["reward"] for one in of_task if one["reward"] is not None]
@@ -120,32 +112,31 @@ def test_a_step_is_that_of_a_batch_without_the_samples_nobody_could_judge(mixed_
             assert line[f"entropy/{task}"] > 0 and line[f"advantage/{task}"] > 0
 
 
-def test_a_killed_run_goes_on_with_the_rollouts_it_had_made(mixed_with, tmp_path, capsys):
-    """Two copies of a run at step 4 of 6: one still has the rollouts of the last two steps, one has to make them."""
-    file, run = mixed_with("vowels", learning_rate=1e-2, max_steps=6, save_steps=2, beta=0.1)
-    train_here(file)
-    ends = []
-    for name, with_rollouts in (("kept", True), ("lost", False)):
-        copy = tmp_path / name
-        shutil.copytree(run, copy)
-        shutil.rmtree(copy / "grpo" / "checkpoints" / "checkpoint-6")
-        if not with_rollouts:
-            lines = (copy / "grpo" / "rollouts.jsonl").read_text().splitlines(keepends=True)
-            (copy / "grpo" / "rollouts.jsonl").write_text("".join(lines[: 4 * 16 + 5]) + '{"step": 5, "ta')
-        capsys.readouterr()
-        train_here(file, f"output_dir={copy}")
-        assert "resuming from step 4" in capsys.readouterr().out
-        ends.append(copy)
-    weights = [load_file(path / "grpo" / "model" / "model.safetensors") for path in (run, *ends)]
-    for other, path in zip(weights[1:], ends, strict=True):
-        assert rollouts(path) == rollouts(run), "each step's once"
-        assert [line["step"] for line in metrics(path)] == list(range(1, 7))
-        assert all(other[name].equal(weights[0][name]) for name in other)
-    shown = metrics(run)
-    assert all(f"kl/{task}" in line for line in shown[1:] for task in ("chain_sum",) if f"reward/{task}" in line)
+@pytest.mark.parametrize("lines_left", [None, 2 * 16 + 5], ids=["kept", "torn"])
+def test_a_killed_run_goes_on_with_the_rollouts_it_had_made(finished, tmp_path, capsys, lines_left):
+    """At step 2 of 4, with the rollouts of the last two steps or with a torn file of them."""
+    file, run = finished
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    shutil.rmtree(copy / "grpo" / "checkpoints" / "checkpoint-4")
+    if lines_left:
+        lines = (copy / "grpo" / "rollouts.jsonl").read_text().splitlines(keepends=True)
+        (copy / "grpo" / "rollouts.jsonl").write_text("".join(lines[:lines_left]) + lines[lines_left][:40])
+    train_here(file, f"output_dir={copy}")
+    assert "resuming from step 2" in capsys.readouterr().out
+    assert rollouts(copy) == rollouts(run), "each step's once"
+    assert [line["step"] for line in metrics(copy)] == [1, 2, 3, 4]
+    assert same(copy, run)
+    assert all(f"kl/{task}" in line for line in metrics(run)[1:] for task in TASKS if f"reward/{task}" in line)
 
 
-def test_a_generation_that_feeds_several_steps_is_taken_up_in_its_middle(mixed_with, tmp_path):
+def same(one, two) -> bool:
+    ours, theirs = (load_file(run / "grpo" / "model" / "model.safetensors") for run in (one, two))
+    return all(ours[name].equal(theirs[name]) for name in theirs)
+
+
+@pytest.mark.slow
+def test_a_generation_that_feeds_several_steps_is_taken_up_in_its_middle(mixed_with, tmp_path):  # noqa: F811
     """OAPL with a batch for four steps, gone through twice; the checkpoint is in the middle of the second one."""
     batches = {"steps_per_generation": 4, "num_iterations": 2, "gradient_accumulation_steps": 1}
     steps = {"learning_rate": 1e-3, "max_steps": 16, "save_steps": 5, "save_total_limit": 9}
@@ -158,21 +149,16 @@ def test_a_generation_that_feeds_several_steps_is_taken_up_in_its_middle(mixed_w
     for step in (15, 16):
         shutil.rmtree(copy / "grpo" / "checkpoints" / f"checkpoint-{step}", ignore_errors=True)
     train_here(file, f"output_dir={copy}")
-    ours, theirs = (load_file(path / "grpo" / "model" / "model.safetensors") for path in (copy, run))
-    assert all(ours[name].equal(theirs[name]) for name in ours)
+    assert same(copy, run)
     assert rollouts(copy) == rollouts(run)
 
 
-def test_another_runs_rollouts_are_learnt_from_as_they_are(mixed_with, tmp_path):
-    file, run = mixed_with("vowels", learning_rate=1e-2, max_steps=3, save_strategy="no")
-    train_here(file)
+def test_another_runs_rollouts_are_learnt_from_as_they_are(finished, tmp_path):
+    file, run = finished
     copy = tmp_path / "copy"
     shutil.copytree(run / "mixture", copy / "mixture")
-    given = run / "grpo" / "rollouts.jsonl"
-    train_here(file, f"output_dir={copy}", f"grpo.rollouts={given}")
-    ours, theirs = (load_file(path / "grpo" / "model" / "model.safetensors") for path in (copy, run))
-    assert all(ours[name].equal(theirs[name]) for name in ours)
-    assert rollouts(copy) == rollouts(run)
+    train_here(file, f"output_dir={copy}", f"grpo.rollouts={run / 'grpo' / 'rollouts.jsonl'}")
+    assert same(copy, run) and rollouts(copy) == rollouts(run)
 
 
 def test_stale_rollouts_raise_the_alarm(capsys):
