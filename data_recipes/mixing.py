@@ -170,10 +170,19 @@ def _draws(
         if any(least > most for least, most in zip(lower, upper, strict=True)):
             raise ValueError("a task's least rows are more than its most")
         rows = [min(max(size, least), most) for size, least, most in zip(sizes, lower, upper, strict=True)]
+        if mixing.critique_share:
+            shares = _with_critiques(rows, mixing.critique_share, recipe, tasks)
+            kept = sum(
+                size for size, task in zip(rows, tasks, strict=True) if task_recipe(recipe, task).kind != "critique"
+            )
+            total = round(kept / (1 - mixing.critique_share))
+            return shares, [allocate(shares, total, lower, upper)]
         return normalised(rows), [rows]
     points = [(point.at, normalised(_by_task(point.shares, tasks, sizes, known))) for point in mixing.schedule]
     means = [count / size for count, size in zip(tokens, sizes, strict=True)]
     asked = scheduled_mean(points) if points else _asked(mixing, tasks, sizes, tokens, known)
+    if mixing.critique_share:
+        asked = _with_critiques(asked, mixing.critique_share, recipe, tasks)
 
     def weights(shares: list[float]) -> list[float]:
         return [share / mean for share, mean in zip(shares, means, strict=True)] if mixing.unit == "tokens" else shares
@@ -191,6 +200,21 @@ def _draws(
         if not least * epochs <= given <= most * epochs:
             raise ValueError(f"the schedule comes to {given} draws of {task}, beyond that task's limits")
     return asked, stages
+
+
+def _with_critiques(weights: list[float], share: float, recipe: Recipe, tasks: list[str]) -> list[float]:
+    """Return shares in which the critique tasks make up `share` together."""
+    is_critique = [task_recipe(recipe, task).kind == "critique" for task in tasks]
+    critiques = sum(weight for weight, critique in zip(weights, is_critique, strict=True) if critique)
+    others = sum(weights) - critiques
+    if not critiques or not others:
+        raise ValueError(
+            f"critique_share needs critique rows and others; these are all {'critiques' if critiques else 'others'}"
+        )
+    return [
+        weight * (share / critiques if critique else (1 - share) / others)
+        for weight, critique in zip(weights, is_critique, strict=True)
+    ]
 
 
 def _most(mixing: Mixing, task: TaskRecipe, size: int) -> int:

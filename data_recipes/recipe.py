@@ -141,6 +141,9 @@ class Mixing(Part):
     unimax: equally, but no task more than `max_epochs` times."""
     shares: dict[str, float] = {}
     """For `shares`: a number for every task, in any unit; ``critique`` stands for all ``critique/...`` together."""
+    critique_share: float | None = Field(None, gt=0, lt=1)
+    """The part of an epoch that tasks of kind critique make up together; the scheme divides it, and the rest, among the
+    tasks. A union reads the other tasks' rows once and as many critiques as that takes."""
     unit: Literal["rows", "tokens"] = "rows"
     """What the shares are shares of."""
     epoch_rows: int | None = Field(None, ge=1)
@@ -173,6 +176,8 @@ class Mixing(Part):
             raise ValueError("union reads every row once an epoch; choose proportional for an epoch of another length")
         if (self.scheme == "shares") != bool(self.shares or self.schedule):
             raise ValueError("the scheme 'shares' needs shares or a schedule, and they need it; give both or neither")
+        if self.critique_share and self.scheme == "shares":
+            raise ValueError("both critique_share and shares say how much critique there is; give one of them")
         if self.shares and self.schedule:
             raise ValueError("both shares and a schedule are given; give one of them")
         if self.schedule and [point.at for point in self.schedule] != sorted({point.at for point in self.schedule}):

@@ -163,11 +163,31 @@ def test_blocks_keep_the_shares_as_nearly_as_whole_blocks_can():
         (Mixing(scheme="proportional", epoch_rows=10**7, max_epochs=1), "allow 1490000 draws an epoch, fewer"),
         (Mixing(scheme="unimax", epoch_rows=10**7, max_epochs=2), "allow 2980000 draws an epoch, fewer"),
         (Mixing(scheme="shares", shares=dict.fromkeys("abcd", 0), epoch_rows=5), "all shares are zero"),
+        (Mixing(critique_share=0.2), "needs critique rows and others; these are all others"),
     ],
 )
 def test_what_cannot_be_had_is_said(mixing, message):
     with pytest.raises(UserError, match=message):
         draws_of(manifest(), mixing)
+
+
+@pytest.mark.parametrize(
+    "mixing",
+    [
+        Mixing(critique_share=0.2),
+        Mixing(critique_share=0.2, scheme="proportional", epoch_rows=100_000),
+        Mixing(critique_share=0.2, scheme="temperature", epoch_rows=100_000),
+    ],
+)
+def test_one_number_says_how_much_critique_there_is(mixing):
+    draws = draws_of(manifest(d={"kind": "critique"}), mixing)
+    rows = dict(zip(draws.tasks, draws.rows, strict=True))
+    assert (rows["d/x"] + rows["d/y"]) / sum(draws.rows) == pytest.approx(0.2, abs=1e-4)
+    assert sum(draws.asked[3:]) == pytest.approx(0.2)
+    if mixing.scheme == "union":
+        assert [rows[task] for task in "abc"] == [SIZES[task] for task in "abc"], "the others once"
+    if mixing.scheme != "temperature":
+        assert rows["d/x"] == pytest.approx(3 * rows["d/y"], rel=1e-3), "divided as the scheme divides"
 
 
 def test_tasks_without_targets_are_not_drawn_for_training():
