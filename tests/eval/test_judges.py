@@ -35,10 +35,10 @@ def score(answer, row):
 
 @pytest.fixture
 def own_verifier(tmp_path, monkeypatch):
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "moody.py").write_text(OWN)
+    (tmp_path / "moods").mkdir()
+    (tmp_path / "moods" / "moody.py").write_text(OWN)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
-    return "mine.moody"
+    return "moods.moody"
 
 
 def a_row(verifier: str) -> Row:

@@ -27,7 +27,7 @@ MOODY = '''
 import time
 import zlib
 
-from mine.vowels import score as share
+from judges_of_ours.vowels import score as share
 
 
 def read(completion, row):
@@ -44,7 +44,7 @@ def score(answer, row):
 '''
 TINY = {
     **{"dtype": "float32", "bf16": False, "use_vllm": False, "num_generations": 4, "max_completion_length": 12},
-    **{"per_device_train_batch_size": 8, "gradient_accumulation_steps": 2, "logging_steps": 1},
+    **{"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "logging_steps": 1},
     **{"lr_scheduler_type": "constant", "warmup_steps": 0},
 }
 
@@ -53,18 +53,20 @@ TINY = {
 def mixed_with(tmp_path_factory, tiny_model):
     """A function (verifier, keys of the grpo section) -> (file, run folder with its mixture) for the tiny model.
 
-    The tasks are judged by ``mine.vowels`` or ``mine.moody``.
+    The tasks are judged by ``judges_of_ours.vowels`` or ``judges_of_ours.moody``.
     """
     from pipelines.experiment import load_experiment
     from pipelines.mix import mix
 
     own = tmp_path_factory.mktemp("own")
-    (own / "mine").mkdir()
-    (own / "mine" / "vowels.py").write_text(VOWELS)
-    (own / "mine" / "moody.py").write_text(MOODY)
+    (own / "judges_of_ours").mkdir()
+    (own / "judges_of_ours" / "vowels.py").write_text(VOWELS)
+    (own / "judges_of_ours" / "moody.py").write_text(MOODY)
 
     def write(verifier: str, **keys) -> tuple[Path, Path]:
-        recipe = SMALL_RECIPE.replace("[number]", f"[mine.{verifier}]").replace("[sequence]", f"[mine.{verifier}]")
+        recipe = SMALL_RECIPE.replace("[number]", f"[judges_of_ours.{verifier}]").replace(
+            "[sequence]", f"[judges_of_ours.{verifier}]"
+        )
         section = f"grpo: {json.dumps({**TINY, **keys})}\n"  # which is YAML
         file = write_experiment(tmp_path_factory.mktemp("grpo"), section, recipe, tiny_model)
         experiment = load_experiment(file)

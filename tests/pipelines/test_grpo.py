@@ -85,7 +85,7 @@ def regression(groups, beta1: float = 0.2, beta2: float = 0.3) -> torch.Tensor:
     ids=["dapo", "grpo", "oapl"],
 )
 def test_a_step_is_that_of_a_batch_without_the_samples_nobody_could_judge(mixed_with, tiny_model, keys, loss_of):  # noqa: F811
-    file, run = mixed_with("moody", **BY_HAND, **keys, verifier_timeout=1.5, gradient_accumulation_steps=4)
+    file, run = mixed_with("moody", **BY_HAND, **keys, verifier_timeout=1.5, gradient_accumulation_steps=8)
     train_here(file)
     made = rollouts(run)
     kinds = {one["problem"] for one in made if one["reward"] is None}
@@ -112,7 +112,7 @@ def test_a_step_is_that_of_a_batch_without_the_samples_nobody_could_judge(mixed_
             assert line[f"entropy/{task}"] > 0 and line[f"advantage/{task}"] > 0
 
 
-@pytest.mark.parametrize("lines_left", [None, 2 * 16 + 5], ids=["kept", "torn"])
+@pytest.mark.parametrize("lines_left", [None, 2 * 8 + 5], ids=["kept", "torn"])
 def test_a_killed_run_goes_on_with_the_rollouts_it_had_made(finished, tmp_path, capsys, lines_left):
     """At step 2 of 4, with the rollouts of the last two steps or with a torn file of them."""
     file, run = finished

@@ -20,7 +20,7 @@ def test_two_processes_learn_as_one(mixed_with, tiny_model, tmp_path, strategy, 
     launch(file, stage="grpo")
     shutil.copytree(one / "mixture", two / "mixture")
     given = f"grpo.rollouts={one / 'grpo' / 'rollouts.jsonl'}"
-    options = ["--set", f"output_dir={two}", "--set", given, "--set", "grpo.per_device_train_batch_size=4"]
+    options = ["--set", f"output_dir={two}", "--set", given, "--set", "grpo.per_device_train_batch_size=2"]
     launch(file, *options, processes=2, strategy=strategy, stage="grpo")
 
     assert json.loads((two / "grpo" / "strategy.json").read_text())["runs"] == name
