@@ -13,8 +13,8 @@ from pipelines.critique.from_verifiers import make_critiques
 from pipelines.experiment import load_experiment
 
 TASKS = {
-    "chain_sum": {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1},
-    "gcd": {"min_numbers": 2, "max_numbers": 2, "min_value": 1, "max_value": 20},
+    "chain_sum": {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 2},
+    "gcd": {"min_numbers": 2, "max_numbers": 2, "min_value": 1, "max_value": 60},
 }
 RECIPE = """
 cleaning: {decontaminate: exact, protect: heldout}
