@@ -32,7 +32,7 @@ from pipelines.experiment import Experiment, GRPOSection
 from pipelines.preemption import SaveOnSigterm
 from pipelines.rl.prompts import PromptOrder, lag
 from pipelines.rl.rollouts import Rollouts
-from pipelines.rl.trainer import OAPL, MultiTaskGRPOTrainer
+from pipelines.rl.trainer import MultiTaskGRPOTrainer
 from pipelines.training import (
     RunFolder,
     forget_after,
@@ -148,7 +148,7 @@ def train(experiment: Experiment) -> None:
             rollouts=rollouts,
             order=order,
             rewards_scaled=section.reward_scale,
-            oapl=OAPL(section.oapl.beta1, section.oapl.beta2) if section.oapl else None,
+            oapl=section.oapl,
             run_id=run_id,
             train_dataset=Dataset.from_list([{"prompt": row.prompt, "index": i} for i, row in enumerate(rows)]),
             processing_class=tokenizer,

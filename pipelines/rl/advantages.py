@@ -46,11 +46,14 @@ def _deviation(rewards: Tensor) -> Tensor:
     return (squares / (counts - 1).clamp(min=1)).sqrt()
 
 
-def without_variance(rewards: Tensor, num_generations: int) -> Tensor:
-    """Return (n,) booleans: the sample's group has at most one distinct reward, so nothing can be learnt from it."""
-    groups = rewards.reshape(-1, num_generations)
-    low, high = groups.nan_to_num(torch.inf).amin(1), groups.nan_to_num(-torch.inf).amax(1)
-    return (low >= high).repeat_interleave(num_generations)
+def undecided(rewards: Tensor) -> Tensor:
+    """Return (prompts,) booleans: the prompt's samples have different rewards, so something can be learnt from them.
+
+    Args:
+        rewards: (prompts, samples); NaN: no reward, not counted.
+    """
+    low, high = rewards.nan_to_num(torch.inf).amin(1), rewards.nan_to_num(-torch.inf).amax(1)
+    return low < high
 
 
 def data_hardness(distances: Tensor) -> Tensor:

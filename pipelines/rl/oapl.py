@@ -4,8 +4,6 @@ Rollouts of the reference policy are the data; there are no importance weights a
 a large batch the reference becomes the policy and generates the next one.
 """
 
-from math import log
-
 import torch
 from torch import Tensor
 
@@ -34,15 +32,3 @@ def squared_residual(logp: Tensor, reference_logp: Tensor, rewards: Tensor, valu
         logp: (n,) log-probability of the whole completion, in nats: a sum, not a mean, over its tokens.
     """
     return (beta * (logp - reference_logp) - (rewards - values)) ** 2
-
-
-def undecided(rewards: Tensor) -> Tensor:
-    """Return (prompts,) booleans: samples have different rewards. All-right and all-wrong prompts are dropped."""
-    low, high = rewards.nan_to_num(torch.inf).amin(1), rewards.nan_to_num(-torch.inf).amax(1)
-    return low < high
-
-
-def normaliser(rewards: Tensor, values: Tensor, beta: float) -> Tensor:
-    """Return mean exp((r - V*) / beta) over each prompt's samples: 1 where V* was found with the same beta."""
-    size = rewards.shape[1]
-    return torch.exp(torch.logsumexp((rewards - values[:, None]) / beta, 1) - log(size))

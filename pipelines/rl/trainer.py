@@ -1,7 +1,6 @@
 """TRL's GRPOTrainer for many tasks: judged rollouts that are kept, advantages by task, metrics by task, OAPL."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from math import nan
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,9 @@ from data_recipes.row import Row
 from eval.judges import Judged
 from eval.verifiers import Verdict
 from pipelines.checkpoints import PortableCheckpoints, step_of
-from pipelines.rl.advantages import group_advantages, without_variance
-from pipelines.rl.oapl import optimal_value, squared_residual, undecided
+from pipelines.experiment import OAPLSection
+from pipelines.rl.advantages import group_advantages, undecided
+from pipelines.rl.oapl import optimal_value, squared_residual
 from pipelines.rl.prompts import PromptOrder
 from pipelines.rl.rollouts import Rollout, Rollouts, numbered
 from pipelines.rl.task_metrics import TaskMetrics
@@ -26,14 +26,6 @@ from pipelines.rl.task_metrics import TaskMetrics
 OVER_SEQUENCES = ("grpo", "sapo", "dr_grpo", "luspo")
 """TRL's losses that are a mean over sequences; those left out must not be counted in it."""
 METRICS = ("reward", "length", "advantage", "zero_variance", "entropy", "kl", "unparsed", "failed", "says_incorrect")
-
-
-@dataclass(frozen=True)
-class OAPL:
-    """The temperatures of OAPL's value and of its regression."""
-
-    beta1: float
-    beta2: float
 
 
 class MultiTaskGRPOTrainer(PortableCheckpoints, GRPOTrainer):
@@ -58,11 +50,11 @@ class MultiTaskGRPOTrainer(PortableCheckpoints, GRPOTrainer):
         rollouts: Rollouts,
         order: PromptOrder,
         rewards_scaled: dict[str, float],
-        oapl: OAPL | None,
+        oapl: OAPLSection | None,
         run_id: str = "",
         **kwargs: Any,
     ) -> None:
-        super().__init__(*args, reward_funcs=[verifiers], **kwargs)
+        super().__init__(*args, reward_funcs=[self.verifiers], **kwargs)
         self.run_id = run_id
         self._micro_batches = self.args.steps_per_generation * self.num_iterations  # between two generations
         self._rows, self._judge, self._rollouts, self._oapl = rows, judge, rollouts, oapl
@@ -155,18 +147,26 @@ class MultiTaskGRPOTrainer(PortableCheckpoints, GRPOTrainer):
 
     # --- judging --------------------------------------------------------------------------------------------------
 
-    def _calculate_rewards(self, inputs: Any, prompts: Any, completions: list, completion_ids_list: Any) -> Tensor:
+    def verifiers(self, completions: list, **_: Any) -> list[float | None]:
+        """Return the rewards of this process's completions, scaled: the reward function, by the name that is logged."""
         texts = [one if isinstance(one, str) else one[-1]["content"] for one in completions]
         if self._reused is not None and self._own:
             judged = [Judged(Verdict(one.reward, one.answer), one.problem) for one in self._reused]
         else:
             judged = self._judge(list(zip(self._asked, texts, strict=True)))
         self._judged = list(zip(texts, judged, strict=True))
-        scores = [nan if one.verdict.score is None else one.verdict.score for one in judged]
-        scales = [self._scale_of.get(row.task, 1.0) for row in self._asked]
-        self._scores = torch.tensor(scores, dtype=torch.float32, device=self.accelerator.device)
-        self._rewards = self._scores * torch.tensor(scales, dtype=torch.float32, device=self.accelerator.device)
-        return self.accelerator.gather(self._rewards)[:, None]
+        scores = [one.verdict.score for one in judged]
+        rewards = [
+            None if score is None else score * self._scale_of.get(row.task, 1.0)
+            for row, score in zip(self._asked, scores, strict=True)
+        ]
+        self._scores, self._rewards = (
+            torch.tensor(
+                [nan if one is None else one for one in of], dtype=torch.float32, device=self.accelerator.device
+            )
+            for of in (scores, rewards)
+        )
+        return rewards
 
     def _learnt_from(self, output: dict[str, Any]) -> dict[str, Any]:
         """Return what the loss needs beside TRL's: advantages by task, and masks without what takes no part."""
@@ -177,19 +177,20 @@ class MultiTaskGRPOTrainer(PortableCheckpoints, GRPOTrainer):
         group = self.num_generations
         advantages = group_advantages(rewards, group, all_tasks, self.scale_rewards)
         kept = ~rewards.isnan()
+        of_prompts = rewards.reshape(-1, group)
+        teaches = undecided(of_prompts)
         more = {}
         if self._oapl:
-            of_prompts = rewards.reshape(-1, group)
-            kept &= undecided(of_prompts).repeat_interleave(group)
+            kept &= teaches.repeat_interleave(group)
             values = optimal_value(of_prompts, self._oapl.beta1).repeat_interleave(group)
             more = {"rewards": rewards[here].nan_to_num(0.0), "values": values[here].nan_to_num(0.0)}
         mask = output["completion_mask"] * kept[here, None]
-        alike = without_variance(rewards, group)[here]
+        alike = ~teaches.repeat_interleave(group)[here]
         self._count(task_ids, output["completion_mask"].sum(1), advantages[here], alike)
         asked = torch.tensor(self._indices, device=device)
         asked = self.accelerator.gather(asked)[::group].tolist()
-        taught = undecided(rewards.reshape(-1, group)).tolist()
-        self._order.observe(self._generation, [i for i, found in zip(asked, taught, strict=True) if not found])
+        nothing = [index for index, found in zip(asked, teaches.tolist(), strict=True) if not found]
+        self._order.observe(self._generation, nothing)
         return {
             **more,
             "task_ids": task_ids,
@@ -292,8 +293,3 @@ class MultiTaskGRPOTrainer(PortableCheckpoints, GRPOTrainer):
         if resume_from_checkpoint:
             self._step = step_of(Path(resume_from_checkpoint)) * self.args.gradient_accumulation_steps
         return prepared
-
-
-def verifiers(**_: Any) -> list[None]:
-    """Stand where TRL wants a reward function; `MultiTaskGRPOTrainer._calculate_rewards` asks the judges itself."""
-    raise NotImplementedError

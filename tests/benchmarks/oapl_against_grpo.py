@@ -15,22 +15,12 @@ from pathlib import Path
 import yaml
 
 from data_recipes.files import read_json, read_jsonl
+from tests.pipelines.grpo_runs import SUMS
 
 ROOT = Path(__file__).parents[2]
 SEEDS, GROUP = (1, 2, 3), 128
 T95 = 4.303
 """Student's t for three runs."""
-RECIPE = """
-cleaning: {decontaminate: exact, protect: heldout}
-tasks:
-  chain_sum:
-    kind: domain
-    source: {type: reasoning_gym, dataset: chain_sum, seed: 1, config: {min_terms: 2, max_terms: 2, max_digits: 2}}
-    prompt: "What is {{ metadata.expression }}? Answer with the number only."
-    verifiers: [number]
-    train_rows: 300
-    heldout_rows: 200
-"""
 SHARED = {
     **{"lora": {"r": 16, "lora_alpha": 32}, "max_steps": 20, "num_generations": 8, "max_completion_length": 12},
     **{"per_device_train_batch_size": 16, "gradient_accumulation_steps": 2, "save_strategy": "no"},
@@ -59,7 +49,7 @@ def main() -> None:
     """Train the six runs, evaluate them in one engine, print both tables."""
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp())
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "recipe.yaml").write_text(RECIPE)
+    (folder / "recipe.yaml").write_text(SUMS)
     head = {"name": "oapl", "model": "smollm2-135m-instruct", "recipe": "recipe.yaml", "engine": {"max_model_len": 128}}
     runs = {f"{objective}-{seed}": (objective, seed) for objective in OBJECTIVES for seed in SEEDS}
     for name, (objective, seed) in runs.items():

@@ -10,6 +10,17 @@ from pipelines.rl.rollouts import FILE
 from tests.conftest import SMALL_RECIPE, write_experiment
 from tests.pipelines.sft_runs import run_here
 
+SUMS = """
+cleaning: {decontaminate: exact, protect: heldout}
+tasks:
+  chain_sum:
+    kind: domain
+    source: {type: reasoning_gym, dataset: chain_sum, seed: 1, config: {min_terms: 2, max_terms: 2, max_digits: 2}}
+    prompt: "What is {{ metadata.expression }}? Answer with the number only."
+    verifiers: [number]
+    train_rows: 300
+    heldout_rows: 200
+"""
 VOWELS = '''
 """The share of vowels in a completion: any text has a score, and most have their own."""
 

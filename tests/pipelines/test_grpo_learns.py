@@ -8,6 +8,7 @@ import pytest
 
 from data_recipes.files import read_json
 from eval.statistics import paired_difference
+from tests.pipelines.grpo_runs import SUMS
 from tests.pipelines.sft_runs import ROOT
 
 LARGER = """
@@ -18,16 +19,9 @@ def records(size, seed):
         a, b = chance.sample(range(10, 100), 2)
         yield {"key": key, "a": a, "b": b, "answer": max(a, b)}
 """
-RECIPE = """
-cleaning: {decontaminate: exact, protect: heldout}
-tasks:
-  chain_sum:
-    kind: domain
-    source: {type: reasoning_gym, dataset: chain_sum, seed: 1, config: {min_terms: 2, max_terms: 2, max_digits: 2}}
-    prompt: "What is {{ metadata.expression }}? Answer with the number only."
-    verifiers: [number]
-    train_rows: 200
-    heldout_rows: 100
+RECIPE = (
+    SUMS
+    + """\
   larger:
     kind: domain
     source: {type: python, function: "larger_of_two:records", arguments: {size: 600, seed: 5}}
@@ -37,6 +31,7 @@ tasks:
     train_rows: 200
     heldout_rows: 100
 """
+)
 GRPO = {
     **{"lora": {"r": 16, "lora_alpha": 32}, "learning_rate": 2e-4, "max_steps": 30, "num_generations": 8},
     **{"per_device_train_batch_size": 16, "gradient_accumulation_steps": 2, "max_completion_length": 16},
