@@ -48,7 +48,7 @@ def says(response: str) -> str | None:
 
 
 @pytest.mark.slow
-def test_labels_of_500_questions_hold_against_reasoning_gyms_own_scorers(small_experiment, model_folder, capsys):
+def test_labels_of_500_questions_hold_against_reasoning_gyms_own_scorers(small_experiment, model_folder, capfd):
     recipe = RECIPE.replace("CHAIN_SUM", json.dumps(TASKS["chain_sum"])).replace("GCD", json.dumps(TASKS["gcd"]))
     file = small_experiment(f"engine: {{max_model_len: 512}}\ncritique: {json.dumps(CRITIQUE)}\n", recipe=recipe)
     experiment = load_experiment(file)
@@ -60,7 +60,7 @@ def test_labels_of_500_questions_hold_against_reasoning_gyms_own_scorers(small_e
     critiques = [row for row in rows if row["task"].startswith("critique/")]
     corrections = [row for row in rows if row["task"].startswith("correction/")]
     account = read_json(folder / "results.json")
-    with capsys.disabled():
+    with capfd.disabled():
         print(f"\n{seconds:.0f} s; {json.dumps(account)}")
 
     for task in TASKS:
