@@ -94,6 +94,9 @@ class TaskRecipe(Part):
     """Jinja template of a one-line working towards the answer, which critiques of this task quote."""
     verifiers: list[str] = []
     """Names of files of ``eval/verifiers/``."""
+    meta: dict[str, Template] = {}
+    """More of what a row knows, by name: Jinja templates; one that comes to nothing is left out. Of a critique:
+    ``response``, ``first_wrong_step``, ``gold`` and ``gold_verifiers`` (by which a revision is judged)."""
     train_rows: int = Field(0, ge=0, le=MOST_ROWS)
     """Most rows to train on; 0: all."""
     heldout_rows: int = Field(0, ge=0, le=MOST_ROWS)

@@ -202,6 +202,8 @@ def _rendered(task: str, recipe: TaskRecipe, row_id: str, record: dict[str, Any]
         meta["group"] = _render(recipe.group, columns, where, "group")
     if recipe.working:
         meta["working"] = _render(recipe.working, columns, where, "working")
+    given = {name: _render(text, columns, where, f"meta.{name}") for name, text in recipe.meta.items()}
+    meta |= {name: text for name, text in given.items() if text}
     return Row(
         id=row_id,
         task=task,

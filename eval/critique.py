@@ -227,6 +227,26 @@ def correction_row(row: Row, sample: Sample, right: Sample | None) -> Row:
     )
 
 
+def judging_row(row: Row) -> Row | None:
+    """Return the row that judges revisions of the response which a critique row criticises: the question's own.
+
+    None where the critique row does not know the right answer and by what it is judged (``gold``, ``gold_verifiers``).
+    """
+    names = row.meta.get("gold_verifiers") or []
+    names = [name.strip() for name in names.split(",")] if isinstance(names, str) else names
+    if not names or row.meta.get("gold") is None:
+        return None
+    return Row(
+        id=row.id,
+        task=row.task,
+        kind="domain",
+        messages=[Message(role="user", content=row.meta["question"])],
+        answer=row.meta["gold"],
+        verifiers=names,
+        meta=row.meta.get("gold_meta", {}),
+    )
+
+
 def is_critique(row: Row) -> bool:
     """Tell whether a row asks what is wrong with an answer (a correction wants another answer)."""
     return row.kind == "critique" and not row.task.startswith(f"{CORRECTION}/")
@@ -257,7 +277,10 @@ def critique_row(row: Row, sample: Sample, row_certainty: float, tertile: str) -
         verifiers=["verdict"],
         meta={
             "question": row.question,
+            "response": sample.text.strip(),
             "gold": row.answer,
+            "gold_verifiers": row.verifiers,
+            "gold_meta": row.meta,
             "response_answer": sample.verdict.answer,
             "sampled_from": sample.model,
             "certainty": round(row_certainty, 3),
