@@ -8,6 +8,7 @@ from launch import evaluation, power, snr
 
 STAGE_COMMANDS = {
     "critique": "sample answers, label them, write critique rows",
+    "multicritique": "have several agents criticise responses and each other's critiques",
     "mix": "build the mixture of the experiment's recipe",
     "sft": "multi-task supervised fine-tuning",
     "grpo": "reinforcement learning with the tasks' verifiers",

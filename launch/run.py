@@ -167,7 +167,7 @@ def stage_environment(experiment: Experiment, stage: str) -> dict[str, str]:
     if shutil.which("nvidia-smi") is None:
         environment["DS_ACCELERATOR"] = "cpu"  # else DeepSpeed looks for one and says so on stdout
     has_its_model = experiment.model in EMBEDDED or Path(experiment.model).is_dir()
-    if has_its_model and (stage in ("critique", "sft", "grpo") or os.environ.get("WHETSTONE_DATA")):
+    if has_its_model and (stage in ("critique", "multicritique", "sft", "grpo") or os.environ.get("WHETSTONE_DATA")):
         environment["HF_HUB_OFFLINE"] = "1"
     return {**environment, **os.environ}
 

@@ -30,16 +30,19 @@ from pipelines.experiment import (
     GRPOSection,
     LaunchSection,
     LoraSection,
-    ModelSection,
     OAPLSection,
     SFTSection,
 )
+from pipelines.sections import AgentSection, BudgetSection, ModelSection, MultiCritiqueSection
 from pipelines.trl_fields import config_class, json_schema_properties
 
 MODELS = {
     "Top level": Experiment,
     "engine": EngineSettings,
     "critique": CritiqueSection,
+    "multicritique": MultiCritiqueSection,
+    "multicritique.agents.NAME": AgentSection,
+    "multicritique.budget": BudgetSection,
     "sft": SFTSection,
     "grpo": GRPOSection,
     "grpo.oapl": OAPLSection,

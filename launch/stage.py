@@ -10,6 +10,8 @@ from pipelines.experiment import STAGES, Experiment
 def _run(stage: str, experiment: Experiment, **options: Any) -> None:
     if stage == "critique":
         from pipelines.critique.from_verifiers import make_critiques as run
+    elif stage == "multicritique":
+        from pipelines.critique.from_agents import make_critiques_of_agents as run
     elif stage == "mix":
         from pipelines.mix import mix as run
     elif stage == "eval":

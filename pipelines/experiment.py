@@ -17,9 +17,10 @@ from eval.engines import EngineSettings
 from eval.hardware import Dtype
 from eval.models import check_adapter, check_model_name
 from pipelines import trl_fields
+from pipelines.sections import ModelSection, MultiCritiqueSection, Section
 from pipelines.trackers import check_tracker_names
 
-STAGES = ("critique", "mix", "sft", "grpo", "eval", "leaderboard")
+STAGES = ("critique", "multicritique", "mix", "sft", "grpo", "eval", "leaderboard")
 """In this order; a stage whose section the file leaves out is skipped."""
 
 
@@ -29,12 +30,6 @@ SBATCH_OURS = {
 }
 SBATCH_MEND = "nodes, gpus_per_node, partition and time are keys of launch"
 Strategy = Literal["ddp", "zero1", "zero2", "zero3", "zero2_offload", "zero3_offload", "fsdp2"]
-
-
-class Section(BaseModel):
-    """A part of the file: unknown keys are refused and every field's docstring is its documentation."""
-
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 
 class LoraSection(BaseModel):
@@ -50,15 +45,6 @@ class LoraSection(BaseModel):
     """Dropout on the adapter's input."""
     target_modules: str | list[str] = "all-linear"
     """Layers that get an adapter."""
-
-
-class ModelSection(Section):
-    """A checkpoint or adapter beside the others, asked by one engine where the architecture is the same."""
-
-    model: str | None = None
-    """A hub id or a folder; absent: the experiment's model."""
-    adapter: str | None = None
-    """Folder of a LoRA adapter (PEFT) on top of the model."""
 
 
 class CritiqueSection(Section):
@@ -265,7 +251,9 @@ class Experiment(Section):
     engine: EngineSettings = EngineSettings()
     """How completions are generated."""
     critique: CritiqueSection | None = None
-    """Critique rows; absent: none are made."""
+    """Critique rows from verifiers; absent: none are made."""
+    multicritique: MultiCritiqueSection | None = None
+    """Critiques by several agents; absent: none are made."""
     sft: SFTSection | None = None
     """Supervised fine-tuning; absent: skipped."""
     grpo: GRPOSection | None = None
@@ -280,8 +268,8 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _something_to_do(self) -> "Experiment":
-        if self.sft is None and self.grpo is None and self.eval is None and self.critique is None:
-            raise ValueError("nothing to do: give at least one of critique, sft, grpo, eval")
+        if not any((self.critique, self.multicritique, self.sft, self.grpo, self.eval)):
+            raise ValueError("nothing to do: give at least one of critique, multicritique, sft, grpo, eval")
         if self.recipe is None:
             self._needs_no_recipe()
         if self.sft and self.sft.generate_at and self.engine.type == "openai":
@@ -291,7 +279,7 @@ class Experiment(Section):
         return self
 
     def _needs_no_recipe(self) -> None:
-        needing = [name for name in ("critique", "sft", "grpo") if getattr(self, name) is not None]
+        needing = [name for name in ("critique", "multicritique", "sft", "grpo") if getattr(self, name)]
         if needing:
             raise ValueError(f"recipe is missing, and {needing[0]} needs one; name a recipe")
         assert self.eval is not None
@@ -311,8 +299,8 @@ class Experiment(Section):
     @property
     def stages(self) -> list[str]:
         """The stages this file asks for, in order."""
-        wanted = {"critique": self.critique, "sft": self.sft, "grpo": self.grpo, "eval": self.eval}
-        wanted |= {"mix": self.recipe, "leaderboard": self.eval}
+        names = ("critique", "multicritique", "sft", "grpo", "eval")
+        wanted = {name: getattr(self, name) for name in names} | {"mix": self.recipe, "leaderboard": self.eval}
         return [stage for stage in STAGES if wanted[stage] is not None]
 
     @property
@@ -329,6 +317,8 @@ class Experiment(Section):
         stages = self.stages[: self.stages.index(stage) + 1]
         keys = {"model", "seed", "engine", *stages} - {"eval"}
         settings = {key: value for key, value in self.model_dump().items() if key in keys}
+        if "multicritique" in settings:
+            del settings["multicritique"]["budget"]  # it may be raised, and the run goes on
         settings["engine"] = {key: settings["engine"][key] for key in ("type", "dtype", "chat_template")}
         return fingerprint([settings, self._recipe.model_dump() if self._recipe else None])
 
@@ -405,21 +395,26 @@ def _check_tasks(experiment: Experiment, path: Path) -> None:
         if not recipe.tasks[task].verifiers:
             raise UserError(f"{path}: critique.tasks: {task!r} has no verifier to label answers with")
         known = known | {f"critique/{task}"}
+    for task in experiment.multicritique.tasks if experiment.multicritique else []:
+        _known_task(task, set(recipe.tasks), f"{path}: multicritique.tasks")
     for key in ("tasks", "reward_scale"):
         for task in getattr(experiment.grpo, key, ()):
             _known_task(task, known, f"{path}: grpo.{key}")
 
 
 def _check_models(experiment: Experiment, path: Path) -> None:
-    for section in ("eval", "critique"):
-        for name, given in getattr(getattr(experiment, section), "models", {}).items():
+    for section, kind in (("eval", "models"), ("critique", "models"), ("multicritique", "agents")):
+        for name, given in getattr(getattr(experiment, section), kind, {}).items():
+            engine = getattr(given, "engine", None)
+            if engine and engine.type == "openai":
+                continue
             try:
                 if given.model:
                     check_model_name(given.model)
                 if given.adapter:
                     check_adapter(given.adapter, given.model or experiment.model)
             except UserError as error:
-                raise UserError(f"{path}: {section}.models.{name}: {error}") from None
+                raise UserError(f"{path}: {section}.{kind}.{name}: {error}") from None
 
 
 def _check_benchmarks(experiment: Experiment, path: Path) -> None:

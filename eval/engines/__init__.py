@@ -83,6 +83,8 @@ class Request:
     """Generation ends before any of these."""
     stop_after: tuple[str, ...] = ()
     """Generation ends after any of these, which stays in the text."""
+    json_schema: dict[str, Any] | None = None
+    """The completion is JSON of this schema: guided decoding allows no other token."""
     must_fit: bool = True
     """A prompt too long for the model is the user's error; false: its completion is empty and says ``no_room``."""
 

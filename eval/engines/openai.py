@@ -96,7 +96,8 @@ class OpenAIEngine:
         except APIStatusError as error:
             if error.status_code == 400 and isinstance(one, Continuation):
                 return None  # this server does not echo prompts
-            if error.status_code == 400 and not one.must_fit:
+            too_long = isinstance(one, Request) and (one.json_schema is None or "context" in str(error.message))
+            if error.status_code == 400 and too_long and not one.must_fit:  # (a schema may be refused as well)
                 return Completion("", 0, 0, "no_room")
             mend = {
                 401: f"put the key into the environment variable {self._settings.api_key_env}",
@@ -114,6 +115,9 @@ class OpenAIEngine:
             "seed": request.seed,
             "stop": list(request.stop) or None,
         }
+        if request.json_schema is not None:
+            named = {"name": "answer", "schema": request.json_schema, "strict": True}
+            common["response_format"] = {"type": "json_schema", "json_schema": named}
         if request.chat:
             answer = self._client.chat.completions.create(messages=request.messages, **common)
         else:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby, islice
 from typing import Any
 
+from data_recipes.errors import UserError
 from eval.engines import (
     Completion,
     Continuation,
@@ -49,12 +50,15 @@ class TransformersEngine:
         """Yield each request with its completion, batch after batch of alike requests.
 
         Raises:
-            UserError: a prompt leaves no room for its completion.
+            UserError: a prompt leaves no room for its completion, or a completion has to follow a JSON schema.
         """
 
         def alike(one: tuple[Request, list[int]]) -> tuple:
             return (one[0].temperature, one[0].max_tokens, one[0].stop, one[0].stop_after)
 
+        requests = list(requests)
+        if any(request.json_schema is not None for request in requests):
+            raise UserError("engine.type transformers cannot hold a model to a JSON schema; set it to vllm or openai")
         prompts, others = with_room(requests, self._tokenizer, self._settings)
         yield from others
         for _, group in groupby(sorted(prompts, key=alike), key=alike):

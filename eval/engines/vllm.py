@@ -88,7 +88,7 @@ class VLLMEngine:
             UserError: a prompt leaves no room for its completion.
         """
         from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
+        from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
         prompts, others = with_room(requests, self._tokenizer, self._settings)
         yield from others
@@ -103,6 +103,10 @@ class VLLMEngine:
                 include_stop_str_in_output=bool(request.stop_after),
                 output_kind=RequestOutputKind.FINAL_ONLY,
             )
+            if request.json_schema is not None:  # white space between tokens is where small models get lost
+                sampling.structured_outputs = StructuredOutputsParams(
+                    json=request.json_schema, disable_any_whitespace=True
+                )
             self._add(request.key, prompt, sampling)
         for output in self._finished():
             request, written = pending.pop(output.request_id), output.outputs[0]

@@ -69,7 +69,7 @@ def jobs_of(experiment: Experiment, stages: Sequence[str], sweep: Sequence[Sweep
         if stage in TRAINING:
             jobs.append(Job(stage, launch.nodes, launch.gpus_per_node, array))
             continue
-        gpus = min(launch.gpus_per_node, generating) if stage in ("critique", "eval") else 0
+        gpus = min(launch.gpus_per_node, generating) if stage in ("critique", "multicritique", "eval") else 0
         if stage == "eval" and shards:
             jobs.append(Job(stage, gpus=gpus, array=f"1-{shards}", shards=shards))
         jobs.append(Job(stage, gpus=gpus, array=array))  # (after shards: what they left, and the scores)

@@ -19,7 +19,7 @@ SHIPPED = ["general", "finance", "biomedical", "math", "code", "critique", "cock
 
 
 def test_every_shipped_recipe_holds_together_and_says_where_it_comes_from():
-    assert sorted(path.stem for path in RECIPES.glob("*.yaml")) == sorted([*SHIPPED, "quickstart"])
+    assert sorted(path.stem for path in RECIPES.glob("*.yaml")) == sorted([*SHIPPED, "multicritique", "quickstart"])
     for name in SHIPPED:
         recipe, _ = load_recipe(name)
         assert recipe.description
