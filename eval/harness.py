@@ -254,14 +254,24 @@ class _Answers:
                 written = {"completion": (self._helpers.constants or {})[row.task], "finish_reason": "stop"}
                 self._record(benchmark, row, number, sample, row.prompt, {**written, "num_tokens": 0, "seconds": 0})
             return
-        engine = self._helpers.engine_for(self._contestant)
+        title = f"{self._contestant.name}: {benchmark.label}" + (f", round {number + 1}" if number else "")
+        if len(missing) < len(wanted):
+            say(f"  {title}: {len(wanted) - len(missing)} completions kept, {len(missing)} to go")
+        asked_of = {item.row.id: item.asked_of for item in items}
+        for other in dict.fromkeys(asked_of[row.id] for row, _, _ in missing):
+            part = [one for one in missing if asked_of[one[0].id] == other]
+            whom = self._contestant
+            if other is not None:
+                title, whom = f"{title}, {other.model}", replace(whom, model=other.model, adapter=other.adapter)
+            self._generate(benchmark, part, number, self._helpers.engine_for(whom), title)
+
+    def _generate(
+        self, benchmark: Benchmark, missing: list[tuple[Row, int, Request]], number: int, engine: Engine, title: str
+    ) -> None:
         if benchmark.settings.stop_early and not engine.stops_after:
             raise UserError(
                 f"{benchmark.label}: this engine takes no such number of stop strings; set stop_early: false"
             )
-        title = f"{self._contestant.name}: {benchmark.label}" + (f", round {number + 1}" if number else "")
-        if len(missing) < len(wanted):
-            say(f"  {title}: {len(wanted) - len(missing)} completions kept, {len(missing)} to go")
         by_key = {request.key: (row, sample, request) for row, sample, request in missing}
         start = time.monotonic()
         requests = [request for _, _, request in missing]

@@ -58,7 +58,8 @@ def run_eval(experiment: Experiment, shard: Shard | None = None) -> None:
         "baselines": baselines,
     }
     write_json(run_dir / "eval" / "run.json", about)
-    engine_for = one_engine(experiment.engine, [row.adapter for row in rows if row.adapter])
+    others = [getattr(b.settings, name, None) for b in benchmarks for name in ("critic", "generator")]
+    engine_for = one_engine(experiment.engine, [one.adapter for one in [*rows, *others] if one and one.adapter])
 
     def of_contestant(row: Contestant) -> Engine:
         assert row.model is not None

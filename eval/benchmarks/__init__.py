@@ -74,6 +74,16 @@ SCORE_ONLY = ("extraction", "on_failure", "strip_reasoning")
 """Settings that decide nothing about generation, so stored completions can be scored again under others."""
 
 
+class OtherModel(BaseModel):
+    """A model that is asked in the contestant's place."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, frozen=True)
+    model: str
+    """A hub id or a folder, such as ``{run}/sft/model``."""
+    adapter: str | None = None
+    """Folder of a LoRA adapter on top of it."""
+
+
 @dataclass(frozen=True)
 class Item:
     """A row as it is asked; what is None is the benchmark's setting."""
@@ -85,6 +95,8 @@ class Item:
     chat: bool | None = None
     stop: tuple[str, ...] = ()
     """Generation ends before any of these."""
+    asked_of: OtherModel | None = None
+    """Another model than the contestant's."""
 
 
 @dataclass(frozen=True)

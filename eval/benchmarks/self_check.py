@@ -19,9 +19,9 @@ from pydantic import Field
 
 from data_recipes.files import fingerprint
 from data_recipes.row import Row
-from eval.benchmarks import Answered, BenchmarkSettings, Item, Metric, testset
+from eval.benchmarks import Answered, BenchmarkSettings, Item, Metric, heldout, testset
 from eval.benchmarks.critic_gsm8k import EXAMPLES, PRINCIPLES
-from eval.critique import asked_for_verdict, canonical, lead
+from eval.critique import asked_for_verdict, canonical, lead, spread
 from eval.critique_metrics import mean_score, present, ratio
 from eval.statistics import Scores
 
@@ -29,8 +29,8 @@ from eval.statistics import Scores
 class Settings(BenchmarkSettings):
     """``num_samples`` is the number of votes."""
 
-    set: str
-    """A set of sets.yaml whose answers can be judged."""
+    set: str | None = None
+    """A set of sets.yaml whose answers can be judged; absent: the mixture's held-out questions."""
     items: int = Field(0, ge=0)
     """How many questions to ask, spread over the set; 0: all."""
     full: bool = False
@@ -68,8 +68,19 @@ def items(settings: Settings, mixture: Path | None) -> list[Row]:
     Raises:
         UserError: there is no such set, it cannot be judged, or the model was trained on part of what is asked.
     """
-    asked = testset.Settings(type="testset", set=settings.set, items=settings.items, full=settings.full)
-    return testset.items(asked, mixture)
+    return questions(settings.set, settings.items, settings.full, mixture)
+
+
+def questions(name: str | None, number: int, full: bool, mixture: Path | None) -> list[Row]:
+    """Return `number` questions (0: all) of a set of sets.yaml, or without a name of the mixture's held-out ones.
+
+    Raises:
+        UserError: there is no such set, it cannot be judged, or the model was trained on part of what is asked.
+    """
+    if name is None:
+        rows = heldout.items(heldout.Settings(type="heldout"), mixture)
+        return spread((row for row in rows if row.verifiers), number, lambda row: row.id)
+    return testset.items(testset.Settings(type="testset", set=name, items=number, full=full), mixture)
 
 
 def follow_up(settings: Settings, answered: list[Answered]) -> list[Item]:
@@ -77,14 +88,14 @@ def follow_up(settings: Settings, answered: list[Answered]) -> list[Item]:
     if any(one.round for one in answered):
         return []
     asked: dict[str, Item] = {}
-    for samples in _by_question(answered).values():
+    for samples in by_question(answered).values():
         if not _uncertain(settings, samples):
             continue
         for one in samples:
             if one.verdict.answer:
                 item = asked_for_verdict(
                     _critique_id(one),
-                    f"self_check/{settings.set}/critique",
+                    f"self_check/{settings.set or 'heldout'}/critique",
                     one.row.question,
                     one.completion,
                     one.verdict.score == 1.0,
@@ -106,7 +117,7 @@ def _critique_id(one: Answered) -> str:
     return f"{one.row.id}/critique/{fingerprint(one.completion)}"
 
 
-def _by_question(answered: list[Answered]) -> dict[str, list[Answered]]:
+def by_question(answered: list[Answered]) -> dict[str, list[Answered]]:
     questions: dict[str, list[Answered]] = defaultdict(list)
     for one in sorted((one for one in answered if one.round == 0), key=lambda one: (one.row.id, one.sample)):
         questions[one.row.id].append(one)
@@ -121,15 +132,15 @@ def votes(settings: Settings, answered: list[Answered]) -> dict[str, Vote]:
     """Return what became of every question, by its id."""
     critiques = {one.row.id: one for one in answered if one.round == 1}
     found = {}
-    for question, samples in _by_question(answered).items():
+    for question, samples in by_question(answered).items():
         uncertain = _uncertain(settings, samples)
         made = {_critique_id(one): critiques.get(_critique_id(one)) for one in samples} if uncertain else {}
         rejected = {name for name, critique in made.items() if critique and critique.verdict.answer == "incorrect"}
         kept = [one for one in samples if _critique_id(one) not in rejected and one.verdict.answer]
         found[question] = Vote(
             samples[0],
-            _winner(samples),
-            _winner(kept or samples),
+            winner(samples),
+            winner(kept or samples),
             uncertain,
             sum(one.num_tokens for one in samples),
             sum(critique.num_tokens for critique in made.values() if critique),
@@ -137,7 +148,7 @@ def votes(settings: Settings, answered: list[Answered]) -> dict[str, Vote]:
     return found
 
 
-def _winner(samples: list[Answered]) -> Answered:
+def winner(samples: list[Answered]) -> Answered:
     """Return the first sample that gives the most frequent answer; without any readable one the first sample."""
     readable = [one for one in samples if one.verdict.answer]
     counts = Counter(canonical(one.verdict.answer) for one in readable)
@@ -147,7 +158,9 @@ def _winner(samples: list[Answered]) -> Answered:
 def scores(settings: Settings, answered: list[Answered]) -> Scores:
     """Return the scores of the vote after self-check; what it is compared with is among the metrics."""
     return {
-        f"self_check/{settings.set}": {name: vote.checked.score for name, vote in votes(settings, answered).items()}
+        f"self_check/{settings.set or 'heldout'}": {
+            name: vote.checked.score for name, vote in votes(settings, answered).items()
+        }
     }
 
 
