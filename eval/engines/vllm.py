@@ -72,6 +72,8 @@ class VLLMEngine:
             tensor_parallel_size=settings.tensor_parallel_size,
             gpu_memory_utilization=settings.gpu_memory_utilization,
             disable_log_stats=True,
+            # white space between tokens of JSON is where small models get lost
+            structured_outputs_config={"backend": "xgrammar", "disable_any_whitespace": True},
             **platform_arguments(settings.max_model_len),
             **({"logits_processors": ["eval.engines.forced_tokens:ForcedTokens"]} if self._forces else {}),
             **lora,
@@ -103,10 +105,8 @@ class VLLMEngine:
                 include_stop_str_in_output=bool(request.stop_after),
                 output_kind=RequestOutputKind.FINAL_ONLY,
             )
-            if request.json_schema is not None:  # white space between tokens is where small models get lost
-                sampling.structured_outputs = StructuredOutputsParams(
-                    json=request.json_schema, disable_any_whitespace=True
-                )
+            if request.json_schema is not None:
+                sampling.structured_outputs = StructuredOutputsParams(json=request.json_schema)
             self._add(request.key, prompt, sampling)
         for output in self._finished():
             request, written = pending.pop(output.request_id), output.outputs[0]
