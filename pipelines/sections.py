@@ -73,7 +73,9 @@ class MultiCritiqueSection(Section):
     """Longest revision, in tokens."""
     max_units: int = Field(4, ge=1)
     """Most units of one critique."""
-    max_tokens: int = Field(512, ge=16)
+    max_characters: int = Field(400, ge=20)
+    """Longest text in a unit, a judgement or a task, in characters; a reference may have twice as many."""
+    max_tokens: int = Field(1024, ge=16)
     """Longest JSON, in tokens; a try that was cut off is given as many more."""
     retries: int = Field(2, ge=0)
     """More tries, with other seeds, where an answer isn't valid under its schema."""

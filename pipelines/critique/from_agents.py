@@ -14,6 +14,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from data_recipes.errors import UserError
 from data_recipes.files import fingerprint, write_atomically, write_json
 from data_recipes.progress import console, say
@@ -35,6 +37,8 @@ from pipelines.critique.units import (
     Unit,
     critique_model,
     critique_score,
+    information_model,
+    judgement_model,
     preference,
     sentence_of_step,
     sentences,
@@ -150,6 +154,7 @@ class _Run:
     def __init__(self, section: MultiCritiqueSection, agents: Agents, items: list[Item]) -> None:
         first = next(iter(section.agents))
         self.section, self.agents, self.items = section, agents, items
+        self._longest = section.max_characters
         self.critics = section.critics or list(section.agents)
         self.informant, self.meta_critic = section.informant or first, section.judge or first
         self.aggregator, self.revisers = section.aggregator or first, section.revisers or list(section.agents)
@@ -160,7 +165,7 @@ class _Run:
         for item in self.items:
             key = f"information/{fingerprint(item.question)}"
             prompt = prompts.INFORM.format(question=item.question)
-            asks[key] = Ask(key, self.informant, prompt, self.section.max_tokens, Information)
+            asks[key] = Ask(key, self.informant, prompt, self.section.max_tokens, information_model(self._longest))
         found = self.agents.ask(list(asks.values()), "information")
         for item in self.items:
             item.information = found.get(f"information/{fingerprint(item.question)}")
@@ -169,7 +174,7 @@ class _Run:
         """Have every critic write its units."""
         asks, places = [], {}
         for item in self._with_information():
-            answer = critique_model(len(item.spans), item.information.criterion_names, self.section.max_units)
+            answer = self._critique_model(item)
             prompt = prompts.CRITICISE.format(**self._told(item))
             for critic in self.critics:
                 key = f"critique/{item.row.id}/{critic}"
@@ -182,6 +187,7 @@ class _Run:
     def judge(self) -> None:
         """Have the meta-critic judge each unit by itself, the other critics' units beside it."""
         asks, places = [], {}
+        answer = judgement_model(self._longest)
         for item in self._with_information():
             for critic, critique in item.critiques.items():
                 others = [unit for name, other in item.critiques.items() if name != critic for unit in other.units]
@@ -193,7 +199,7 @@ class _Run:
                         unit=prompts.shown(unit),
                         categories=prompts.categories(),
                     )
-                    asks.append(Ask(key, self.meta_critic, prompt, self.section.max_tokens, Judgement))
+                    asks.append(Ask(key, self.meta_critic, prompt, self.section.max_tokens, answer))
                     places[key] = (item, critic, number)
         for key, judgement in self.agents.ask(asks, "judgements").items():
             item, critic, number = places[key]
@@ -208,7 +214,7 @@ class _Run:
             kept = [unit for critic in item.critiques for unit in item.kept(critic)]
             judged = [one for critic in item.critiques for one in item.judged(critic)]
             flagged = [one for one in judged if one[1].penalty > MOST_PENALTY_KEPT]
-            answer = critique_model(len(item.spans), item.information.criterion_names, self.section.max_units)
+            answer = self._critique_model(item)
             prompt = prompts.AGGREGATE.format(
                 **self._told(item), kept=prompts.listed(kept), flagged=prompts.refuted(flagged)
             )
@@ -253,6 +259,10 @@ class _Run:
 
     def _with_information(self) -> Iterable[Item]:
         return (item for item in self.items if item.information is not None)
+
+    def _critique_model(self, item: Item) -> type[BaseModel]:
+        names = item.information.criterion_names
+        return critique_model(len(item.spans), names, self.section.max_units, self._longest)
 
     def _told(self, item: Item) -> dict[str, str]:
         numbered = prompts.numbered(item.response, item.spans)

@@ -29,7 +29,6 @@ VERDICTS = ("correct", "incorrect")
 AGGREGATE = "final critique"
 """What the aggregate is called among the critics; no agent may be."""
 
-Text = Annotated[str, Field(min_length=1, max_length=240)]
 Name = Annotated[str, Field(min_length=1, max_length=60)]
 _strict = ConfigDict(extra="forbid")
 
@@ -46,9 +45,9 @@ class Information(BaseModel):
     """What critics need to know of a query."""
 
     model_config = _strict
-    task: Text
+    task: str
     criteria: Annotated[list[Criterion], Field(min_length=1, max_length=3)]
-    reference: Annotated[str, Field(min_length=1, max_length=600)]
+    reference: str
 
     @property
     def criterion_names(self) -> list[str]:
@@ -87,7 +86,7 @@ class Judgement(BaseModel):
     """What a meta-critic says of one unit."""
 
     model_config = _strict
-    reason: Text
+    reason: str
     category: Literal[tuple(PENALTIES)]  # type: ignore[valid-type]
 
     @property
@@ -96,19 +95,37 @@ class Judgement(BaseModel):
         return PENALTIES[self.category]
 
 
-def critique_model(num_sentences: int, criteria: Sequence[str], most_units: int) -> type[BaseModel]:
+def information_model(longest: int) -> type[Information]:
+    """Return `Information` with texts of at most `longest` characters, the reference of twice as many."""
+    reference = _text(2 * longest)
+    return create_model("Information", __base__=Information, task=(_text(longest), ...), reference=(reference, ...))
+
+
+def judgement_model(longest: int) -> type[Judgement]:
+    """Return `Judgement` with a reason of at most `longest` characters."""
+    return create_model("Judgement", __base__=Judgement, reason=(_text(longest), ...))
+
+
+def _text(longest: int) -> Any:
+    return Annotated[str, Field(min_length=1, max_length=longest)]
+
+
+def critique_model(num_sentences: int, criteria: Sequence[str], most_units: int, longest: int) -> type[BaseModel]:
     """Return the model of a critique of one response: places are its sentences, criteria its query's.
 
     Its JSON Schema is what decoding is held to, and it checks what came out. What it lets through is a `Critique`.
+
+    Args:
+        longest: text, in characters.
     """
     sentence = Annotated[int, Field(ge=1, le=num_sentences)]
     fields: dict[str, Any] = {
         "first_sentence": (sentence, ...),
         "last_sentence": (sentence, ...),
-        "flaw": (Text, ...),
+        "flaw": (_text(longest), ...),
         "criterion": (Literal[tuple(criteria)], ...),
         "severity": (Literal[tuple(SEVERITIES)], ...),
-        "suggestion": (Text, ...),
+        "suggestion": (_text(longest), ...),
     }
     unit = create_model("Unit", __config__=_strict, **fields)
     units = Annotated[list[unit], Field(max_length=most_units)]  # type: ignore[valid-type]

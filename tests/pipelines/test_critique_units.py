@@ -56,7 +56,7 @@ def test_a_place_outside_the_response_or_backwards_is_no_place():
 
 
 def test_the_schema_lets_through_only_places_and_criteria_that_there_are():
-    model = critique_model(2, ["arithmetic: sums"], most_units=1)
+    model = critique_model(2, ["arithmetic: sums"], most_units=1, longest=20)
     good = {"first_sentence": 1, "last_sentence": 2, "flaw": "f", "criterion": "arithmetic: sums"}
     good |= {"severity": "minor", "suggestion": "s"}
     model.model_validate({"units": [good], "verdict": "incorrect"})
@@ -66,6 +66,7 @@ def test_the_schema_lets_through_only_places_and_criteria_that_there_are():
         {"units": [good, good], "verdict": "incorrect"},
         {"units": [{**good, "more": 1}], "verdict": "incorrect"},
         {"units": [good], "verdict": "perhaps"},
+        {"units": [{**good, "flaw": "f" * 21}], "verdict": "correct"},
     ):
         with pytest.raises(ValidationError):
             model.model_validate(wrong)

@@ -121,7 +121,7 @@ def test_no_agent_sees_the_truth(experiment_with, tmp_path):
 def test_an_answer_that_is_cut_off_is_asked_again_and_one_never_valid_is_counted(experiment_with, tmp_path):
     def cut(asked):
         name, prompt = asked["messages"][0]["content"], asked["messages"][-1]["content"]
-        first_try = asked["max_tokens"] == 512
+        first_try = asked["max_tokens"] == 1024
         return "Judge this one" in prompt and (first_try or "strict" in name) and "What is 1 + 3" in prompt
 
     server = AgentServer(cut)
