@@ -3,8 +3,10 @@
 import json
 import shutil
 from dataclasses import replace
+from typing import Literal
 
 import pytest
+from pydantic import BaseModel, ConfigDict, Field
 
 from data_recipes.errors import UserError
 from data_recipes.row import Message, Row
@@ -33,6 +35,15 @@ class Asked:
 def a_benchmark(rows=ROWS, module=Asked, **settings) -> Benchmark:
     given = {"type": "heldout", "max_tokens": 8, "bits_per_byte": False, **settings}
     return Benchmark(BenchmarkSettings(**given), module, [Item(row) for row in rows])
+
+
+class Guess(BaseModel):
+    """An answer of a fixed form."""
+
+    model_config = ConfigDict(extra="forbid")
+    word: Literal["low", "high"]
+    number: int = Field(ge=3, le=17)
+    why: str = Field(max_length=20)
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +90,16 @@ def test_lengths_and_cut_off_answers_are_told(engine, transformers_engine):
             list(one.generate([long]))
         ((_, completion),) = one.generate([replace(long, must_fit=False)])
         assert (completion.text, completion.finish_reason) == ("", "no_room")
+
+
+def test_a_completion_follows_its_json_schema_without_white_space(engine, transformers_engine):
+    schema = Guess.model_json_schema()
+    requests = asked(temperature=1.0, max_tokens=60, json_schema=schema)
+    for text in texts(engine, requests).values():
+        guess = Guess.model_validate_json(text)
+        assert 3 <= guess.number <= 17 and ": " in text and "\n" not in text
+    with pytest.raises(UserError, match="cannot hold a model to a JSON schema; set it to vllm or openai"):
+        texts(transformers_engine, requests)
 
 
 def test_plain_prompts_go_without_a_template_and_end_before_or_after_stop_strings(engine, transformers_engine):

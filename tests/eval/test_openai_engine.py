@@ -125,6 +125,18 @@ def test_plain_prompts_go_to_completions_and_cut_answers_are_told(server):
     assert server.seen[0]["path"] == "/v1/completions" and server.seen[0]["prompt"] == "cut 7"
 
 
+def test_a_schema_goes_with_the_request_and_one_that_is_refused_ends_in_a_sentence(server):
+    engine = engine_for(server)
+    schema = {"type": "object", "properties": {}, "additionalProperties": False}
+    request = Request("k", [{"role": "user", "content": "1"}], 8, json_schema=schema, must_fit=False)
+    list(engine.generate([request]))
+    sent = server.seen[-1]["response_format"]
+    assert sent["type"] == "json_schema" and sent["json_schema"]["schema"] == schema and sent["json_schema"]["strict"]
+    server.faults.append(400)
+    with pytest.raises(UserError, match="refused 'k'"):
+        list(engine.generate([request]))
+
+
 def test_passing_failures_are_tried_again(server):
     server.faults = [429, 500, "hang up", 503]
     answers = list(engine_for(server, max_num_seqs=2).generate(asked(3)))
