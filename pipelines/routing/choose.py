@@ -79,6 +79,7 @@ def _told(gain: Gain, tags: np.ndarray) -> dict[str, Any]:
         "ridge": gain.ridge,
         "r2": gain.r2,
         "spearman": gain.spearman,
+        "beyond_budget": gain.beyond_budget,
         "tags": {tag: {"gain": float(alone[i]), "pairs": int(tags[:, i].sum())} for i, tag in enumerate(TAGS)},
     }
 
@@ -95,7 +96,8 @@ def _show(gain: Gain, tags: np.ndarray) -> None:
     for place in [*order[:5], *order[5:][-5:]]:
         table.add_row(TAGS[place], f"{int(tags[:, place].sum()):,}", f"{1000 * alone[place]:+.2f}")
     console().print(table)
-    say(f"  on mixtures not fitted: R2 {gain.r2:.2f}, Spearman {gain.spearman:.2f} (around 0: it foretells nothing)")
+    say(f"  on mixtures not fitted: R2 {gain.r2:.2f}, Spearman {gain.spearman:.2f}")
+    say(f"  R2 beyond the number of labels: {gain.beyond_budget:.2f} (0 or less: no better than drawing pairs)")
 
 
 def import_labels(file: Path, exports: list[Path], output: Path) -> None:

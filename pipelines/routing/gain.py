@@ -45,6 +45,9 @@ class Gain:
     """Share of variance explained on the mixtures not fitted; below zero: worse than their mean."""
     spearman: float
     """Rank correlation of predicted and measured scores, on the same."""
+    beyond_budget: float
+    """R2 against a parabola in the number of human labels instead of the mean: what the tags foretell beyond how many
+    labels there are, which is what routing lives on (our design)."""
 
     def predict(self, counts: np.ndarray) -> np.ndarray:
         """Return the predicted scores of (n, tags) counts."""
@@ -97,8 +100,13 @@ def fit(counts: np.ndarray, scores: np.ndarray, form: Form, seed: int = 0) -> Ga
     weights = np.where(kept, right.T @ (sizes / (sizes**2 + ridge * cut) * seen) / scale, 0)
     base = float(middle - centre @ weights)
     predicted = base + terms(counts[test], form) @ weights
-    r2 = 1 - float(((scores[test] - predicted) ** 2).sum() / ((scores[test] - scores[test].mean()) ** 2).sum())
-    return Gain(form, weights, base, ridge, r2, _spearman(predicted, scores[test]))
+    budgets = counts.sum(axis=1) / max(1.0, counts.sum(axis=1).max())
+    by_budget = np.polynomial.Polynomial.fit(budgets[train], y, 2, domain=[0, 1])(budgets[test])
+
+    def r2(against: np.ndarray) -> float:
+        return 1 - float(((scores[test] - predicted) ** 2).sum() / ((scores[test] - against) ** 2).sum())
+
+    return Gain(form, weights, base, ridge, r2(scores[test].mean()), _spearman(predicted, scores[test]), r2(by_budget))
 
 
 def _spearman(one: np.ndarray, other: np.ndarray) -> float:

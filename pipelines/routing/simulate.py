@@ -30,6 +30,8 @@ BUDGETS = (0.1, 0.25, 0.5, 0.75)
 DRAWS = 20
 """Random routings whose mean stands against the one by gain."""
 LEAST_TESTED = 20
+PREDICTION = ("r2", "spearman", "beyond_budget")
+"""What `pipelines.routing.gain.Gain` says of itself."""
 
 
 def simulate(file: Path, output: Path, *, seeds: int, budgets: Sequence[float] = BUDGETS) -> None:
@@ -107,7 +109,7 @@ def one_seed(
         "sizes": [len(learning), n, len(tested)],
         "none": float(ends[0]),
         "all": float(ends[1]),
-        "prediction": {form: {"r2": gain.r2, "spearman": gain.spearman} for form, gain in gains.items()},
+        "prediction": {form: {name: getattr(gain, name) for name in PREDICTION} for form, gain in gains.items()},
         "budgets": [],
     }
     ranks = np.random.default_rng([seed, 2]).permuted(np.tile(np.arange(n), (DRAWS, 1)), axis=1)
@@ -157,7 +159,7 @@ def summary(rows: Sequence[dict[str, Any]], budgets: Sequence[float]) -> dict[st
         "none": average([row["none"] for row in rows]),
         "all": average([row["all"] for row in rows]),
         "prediction": {
-            form: {name: average([row["prediction"][form][name] for row in rows]) for name in ("r2", "spearman")}
+            form: {name: average([row["prediction"][form][name] for row in rows]) for name in PREDICTION}
             for form in FORMS
         },
         "budgets": [of_budget(place, budget) for place, budget in enumerate(budgets)],
@@ -200,4 +202,6 @@ def show(results: dict[str, Any]) -> None:
     console().print(table)
     for form in FORMS:
         one = results["prediction"][form]
-        say(f"  {form}: on mixtures not fitted R2 {one['r2']:.2f}, Spearman {one['spearman']:.2f} (means over seeds)")
+        told = f"R2 {one['r2']:.2f}, Spearman {one['spearman']:.2f}"
+        beyond = f"R2 beyond the number of labels {one['beyond_budget']:.2f}"
+        say(f"  {form}: on mixtures not fitted {told}, {beyond} (means over seeds)")

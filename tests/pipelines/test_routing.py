@@ -118,7 +118,7 @@ def test_a_planted_linear_effect_is_recovered():
     planted = TAGS.index("length_difference high")
     scores = 0.5 + 0.002 * counts[:, planted] + np.random.default_rng(2).normal(0, 0.002, len(counts))
     gain = fit(counts, scores, "linear")
-    assert gain.r2 > 0.95 and gain.spearman > 0.9
+    assert gain.r2 > 0.95 and gain.spearman > 0.9 and gain.beyond_budget > 0.3
     gains = gain.of(tags)
     has = tags[:, planted] == 1
     assert gains[has].min() > gains[~has].max()
@@ -143,7 +143,15 @@ def test_a_planted_product_is_seen_by_the_quadratic_form_alone():
 def test_noise_is_not_foretold():
     counts, _ = counts_of(400)
     gain = fit(counts, np.random.default_rng(4).normal(size=400), "linear")
-    assert gain.r2 < 0.1 and abs(gain.spearman) < 0.3
+    assert gain.r2 < 0.1 and abs(gain.spearman) < 0.3 and gain.beyond_budget < 0.1
+
+
+def test_a_score_that_only_the_number_of_labels_moves_shows_in_r2_and_not_beyond():
+    counts, _ = counts_of(400)
+    budgets = counts.sum(axis=1)
+    noise = np.random.default_rng(5).normal(0, 0.02, 400)
+    gain = fit(counts, 0.5 + 0.3 * budgets / budgets.max() + noise, "linear")
+    assert gain.r2 > 0.9 and gain.beyond_budget < 0.05
 
 
 def test_scores_that_do_not_vary_are_refused():
@@ -207,7 +215,7 @@ def test_where_the_model_errs_on_one_tag_routing_clearly_beats_random(tmp_path, 
 def test_the_interval_is_that_of_overlapping_splits():
     def row(routed):
         cell = {"random": [0.5, 0.3], "linear": [routed, 0.4], "quadratic": [0.5, 0.3]}
-        told = {form: {"r2": 0.0, "spearman": 0.0} for form in ("linear", "quadratic")}
+        told = {form: {"r2": 0.0, "spearman": 0.0, "beyond_budget": 0.0} for form in ("linear", "quadratic")}
         return {"sizes": [40, 30, 30], "none": 0.4, "all": 0.7, "prediction": told, "budgets": [cell]}
 
     found = summary([row(0.6), row(0.7)], [0.5])["budgets"][0]
