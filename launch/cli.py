@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from launch import evaluation, power, snr
+from launch import evaluation, power, routing, snr
 
 STAGE_COMMANDS = {
     "critique": "sample answers, label them, write critique rows",
@@ -49,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluation.add_commands(commands)
     snr.add_snr_commands(commands)
     power.add_power_command(commands)
+    routing.add_route_commands(commands)
     _add_mix_commands(commands)
     submit = add_experiment("submit", "run an experiment through Slurm, a job a stage")
     submit.add_argument("--dry-run", action="store_true", help="print the batch scripts, submit nothing")
@@ -102,13 +103,16 @@ def _add_mix_commands(commands: argparse._SubParsersAction) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Run the command line; a user's mistake ends in one sentence and exit code 2."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if " ".join(words[:2]) in (*MIX_COMMANDS, *snr.SNR_COMMANDS):
+    if " ".join(words[:2]) in (*MIX_COMMANDS, *snr.SNR_COMMANDS, *routing.ROUTE_COMMANDS):
         words[:2] = [" ".join(words[:2])]
     elif words[:1] == ["mix"] and words[1:2] and words[1].isalpha() and not Path(words[1]).exists():
         from data_recipes.errors import nearest
 
         guess = nearest(f"mix {words[1]}", MIX_COMMANDS)
         print(f"whetstone: {words[1]}: neither a file nor a command of mix{guess}", file=sys.stderr)
+        raise SystemExit(2)
+    elif words[:1] == ["route"]:
+        print(f"whetstone: route: give one of its commands: {', '.join(routing.ROUTE_COMMANDS)}", file=sys.stderr)
         raise SystemExit(2)
     arguments = _parser().parse_args(words)
     try:
@@ -141,6 +145,8 @@ def _dispatch(arguments: argparse.Namespace) -> None:
         guarded(lambda: _mix(arguments))
     elif arguments.command == "snr" or arguments.command in snr.SNR_COMMANDS:
         guarded(lambda: snr.run_snr(arguments))
+    elif arguments.command in routing.ROUTE_COMMANDS:
+        guarded(lambda: routing.run_route(arguments))
     elif arguments.command == "power":
         guarded(lambda: power.run_power(arguments))
     elif arguments.command in evaluation.COMMANDS:
