@@ -10,6 +10,7 @@ STAGE_COMMANDS = {
     "critique": "sample answers, label them, write critique rows",
     "mix": "build the mixture of the experiment's recipe",
     "sft": "multi-task supervised fine-tuning",
+    "reward_model": "learn to score answers from preference rows",
     "grpo": "reinforcement learning with the tasks' verifiers",
     "eval": "evaluate the baselines and the trained models",
 }

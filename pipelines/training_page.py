@@ -14,10 +14,13 @@ import eval.leaderboard
 from data_recipes.files import write_atomically
 from data_recipes.progress import say
 from eval.leaderboard.reading import visible
+from pipelines.ranking.curve import ranked
 from pipelines.training_log import Series, TrainingLog
 from pipelines.training_plot import Chart, Curve, chart, place, shown_value, span_of
 
 PAGE = "progress.html"
+RESULTS = "results.json"
+"""What a reward model came to on held-out pairs; drawn where it is there."""
 SECONDS_BETWEEN_PAGES = 5.0
 SHARE_OF_TIME = 0.02
 """A page that takes long to write is written so seldom that it costs no more than this."""
@@ -96,7 +99,8 @@ class PageWriter:
 
 
 def _write(folder: Path, title: str, total_steps: int | None, running: bool, log: TrainingLog) -> None:
-    page = _template().render(title=visible(title), **_state(log, total_steps, running), **_shown(log))
+    shown = {**_shown(log), "ranked": ranked(folder / RESULTS)}
+    page = _template().render(title=visible(title), **_state(log, total_steps, running), **shown)
     write_atomically(folder / PAGE, page.encode("utf-8", "replace"))
 
 
@@ -166,8 +170,10 @@ def _shown(log: TrainingLog) -> dict[str, Any]:
     return {
         "loss": alone("loss", curves("loss"), log=True, mark_best=True),
         "small": alone("learning rate", rate) + alone("gradient norm", curves("grad_norm"), log=True),
+        "of_pairs": any(key.startswith("margin/") for key in log.series),
         "loss_by_task": by_task("loss", log=True, mark_best=True),
         "accuracy_by_task": by_task("accuracy", whole=1.0),
+        "margin_by_task": by_task("margin"),
         "reward": alone("reward", curves("reward")),
         "reinforced": [
             (title, about, found)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from pipelines.experiment import ContainerSection, Experiment
+from pipelines.experiment import TRAINING, Experiment
+from pipelines.sections import ContainerSection
 
-TRAINING = ("sft", "grpo")
 SECONDS_TO_SAVE = 120
 """How long before its time limit a training stage is told to stop; ``launch.sbatch.signal`` says otherwise."""
 
