@@ -166,8 +166,9 @@ def stage_environment(experiment: Experiment, stage: str) -> dict[str, str]:
         environment["CUDA_VISIBLE_DEVICES"] = "0"  # one process trains on one GPU; TRL refuses nn.DataParallel
     if shutil.which("nvidia-smi") is None:
         environment["DS_ACCELERATOR"] = "cpu"  # else DeepSpeed looks for one and says so on stdout
-    has_its_model = experiment.model in EMBEDDED or Path(experiment.model).is_dir()
-    if has_its_model and (stage in ("critique", *TRAINING) or os.environ.get("WHETSTONE_DATA")):
+    models = [experiment.model, *experiment.reward_models]
+    has_its_models = all(model in EMBEDDED or Path(model).expanduser().is_dir() for model in models)
+    if has_its_models and (stage in ("critique", *TRAINING) or os.environ.get("WHETSTONE_DATA")):
         environment["HF_HUB_OFFLINE"] = "1"
     return {**environment, **os.environ}
 

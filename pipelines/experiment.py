@@ -284,6 +284,11 @@ class Experiment(Section):
             return self.model
         return str(self.model_of("sft"))
 
+    @property
+    def reward_models(self) -> list[str]:
+        """Reward models that come from outside this run."""
+        return [self.grpo.reward_model] if self.grpo and self.grpo.reward_model else []
+
     def model_of(self, stage: str) -> Path:
         """Return the folder of the model that a training stage of this run has made.
 

@@ -137,6 +137,11 @@ def train(experiment: Experiment) -> None:
     rollouts = Rollouts(folder, begun, given, first)
     names = {name for row in rows for name in row.verifiers}
     needed = rewarding is not None and not all(row.verifiers for row in rows)
+    if section.reward_model and not needed:
+        raise UserError(
+            "grpo.reward_model: every row that is trained on names a verifier, so it would judge nothing; remove it, or"
+            " name tasks without verifiers in grpo.tasks"
+        )
     reward_model = RewardModel(rewarding, device=str(arguments.device)) if needed else None
     judges = Judges(names, (os.cpu_count() or 1) // arguments.world_size, section.verifier_timeout)
 

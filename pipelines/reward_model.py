@@ -150,13 +150,18 @@ def _loss_of(section: RewardModelSection) -> Callable[[Tensor], Tensor]:
 
 
 def _report(folder: Path, pairs: Sequence[Pair], heldout: Sequence[Pair], rewards: np.ndarray) -> None:
+    """Write the rewards and the results, and say the accuracies.
+
+    Raises:
+        UserError: a reward is no finite number: training diverged.
+    """
+    if not np.isfinite(rewards).all():
+        raise UserError(f"{folder}: held-out pairs have rewards that are no finite numbers; lower the learning rate")
     lines = [
         json.dumps({"id": pair.id, "task": pair.task, "chosen": chosen, "rejected": rejected}, ensure_ascii=False)
         for pair, (chosen, rejected) in zip(heldout, rewards.tolist(), strict=True)
     ]
     write_atomically(folder / "heldout.jsonl", "".join(f"{line}\n" for line in lines))
-    if not np.isfinite(rewards).all():
-        raise UserError(f"{folder}: held-out pairs have rewards that are no finite numbers; lower the learning rate")
     results = results_of(pairs, heldout, rewards)
     write_json(folder / RESULTS, results)
     for task, found in results["tasks"].items():

@@ -31,7 +31,7 @@ POINTS_OF_ALL_PANELS = 6_000
 
 
 REINFORCED = {
-    "reward": ("Reward by task", "What the verifiers gave, over the samples that they judged.", {}),
+    "reward": ("Reward by task", "What the verifiers or the reward model gave, over the samples that were judged.", {}),
     "length": ("Length of completions by task", "Tokens. A length that grows without the reward is a warning.", {}),
     "zero_variance": (
         "Samples that teach nothing",
@@ -44,7 +44,11 @@ REINFORCED = {
         {"whole": 1.0},
     ),
     "unparsed": ("Answers that could not be read", "Share of samples; they take no part.", {"whole": 1.0}),
-    "failed": ("Verifiers that failed", "Share of samples whose verifier hung, raised or died.", {"whole": 1.0}),
+    "failed": (
+        "Verifiers that failed",
+        "Share of samples whose verifier or reward model gave nothing.",
+        {"whole": 1.0},
+    ),
     "kl": ("KL to the reference", "Nats a token (the k3 estimate).", {}),
     "entropy": ("Entropy", "Nats a token.", {}),
 }

@@ -17,8 +17,9 @@ def results_of(train: Sequence[Pair], heldout: Sequence[Pair], rewards: np.ndarr
     """Return the stage's results.json.
 
     A pair counts as right where chosen has the higher reward; a tie is none. Intervals are 95 %, clustered by question;
-    ``all`` gives every task the same weight. Chances are sigmoid(r_first - r_second), where a hash of the row's id says
-    which answer is first: chosen is in about half of the pairs, so the curve covers both sides of 1/2.
+    the accuracy of ``all`` gives every task the same weight, its other figures every pair. Chances are
+    sigmoid(r_first - r_second), where a hash of the row's id says which answer is first: chosen is in about half of the
+    pairs, so the curve covers both sides of 1/2.
 
     Args:
         rewards: (n, 2) of the held-out pairs, chosen and rejected.

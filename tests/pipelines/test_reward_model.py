@@ -280,5 +280,7 @@ def test_grpo_without_a_reward_model_says_what_is_missing(rewarded, tmp_path):
         run_here(train, file, *head, "grpo.reward_model=null")
     with pytest.raises(UserError, match="grpo.reward_model: model './nowhere': no such folder"):
         run_here(train, file, *head, "grpo.reward_model=./nowhere")
+    with pytest.raises(UserError, match="grpo.reward_model: every row .* names a verifier"):
+        run_here(train, file, f"output_dir={tmp_path}", "grpo.tasks=[chain_sum]")
     with pytest.raises(UserError, match="reward_model stage has not finished; run .*whetstone reward_model FILE"):
         run_here(train, file, *head, "grpo.reward_model=null", "reward_model={max_steps: 1}")
