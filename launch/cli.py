@@ -11,6 +11,7 @@ STAGE_COMMANDS = {
     "multicritique": "have several agents criticise responses and each other's critiques",
     "mix": "build the mixture of the experiment's recipe",
     "sft": "multi-task supervised fine-tuning",
+    "reward_model": "learn to score answers from preference rows",
     "grpo": "reinforcement learning with the tasks' verifiers",
     "eval": "evaluate the baselines and the trained models",
 }

@@ -25,6 +25,8 @@ def print_memory_plan(path: Path, overrides: list[str]) -> None:
     setup = plan.setup
     there_is = memory_there_is(setup.device, experiment.launch.num_processes)
     say(verdict(plan, there_is))
+    if experiment.reward_model is not None:
+        say("The reward_model stage is not planned: a step reads two conversations a pair, and scores no vocabulary.")
     if experiment.grpo is not None:
         say("The grpo stage is not planned: its rollout engine's memory is set by engine.")
 

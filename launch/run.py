@@ -22,7 +22,7 @@ from eval.harness import Shard
 from eval.models import EMBEDDED
 from eval.processes import die_with_parent
 from pipelines.alone import Preempted
-from pipelines.experiment import Experiment, load_experiment
+from pipelines.experiment import TRAINING, Experiment, load_experiment
 from pipelines.record import LOCK_HELD, locked, read_record
 
 LAUNCH = Path(__file__).parent
@@ -120,7 +120,7 @@ def _version(package: str) -> str | None:
 
 
 def _processes(experiment: Experiment, stage: str) -> int:
-    return experiment.launch.num_processes if stage in ("sft", "grpo") else 1
+    return experiment.launch.num_processes if stage in TRAINING else 1
 
 
 def stage_command(experiment: Experiment, stage: str, file: Path) -> list[str]:
@@ -162,12 +162,13 @@ def stage_environment(experiment: Experiment, stage: str) -> dict[str, str]:
     }
     if processes > 1:
         environment["WHETSTONE_STRATEGY"] = experiment.launch.strategy
-    if stage in ("sft", "grpo") and processes == 1:
+    if stage in TRAINING and processes == 1:
         environment["CUDA_VISIBLE_DEVICES"] = "0"  # one process trains on one GPU; TRL refuses nn.DataParallel
     if shutil.which("nvidia-smi") is None:
         environment["DS_ACCELERATOR"] = "cpu"  # else DeepSpeed looks for one and says so on stdout
-    has_its_model = experiment.model in EMBEDDED or Path(experiment.model).is_dir()
-    if has_its_model and (stage in ("critique", "multicritique", "sft", "grpo") or os.environ.get("WHETSTONE_DATA")):
+    models = [experiment.model, *experiment.reward_models]
+    has_its_models = all(model in EMBEDDED or Path(model).expanduser().is_dir() for model in models)
+    if has_its_models and (stage in ("critique", "multicritique", *TRAINING) or os.environ.get("WHETSTONE_DATA")):
         environment["HF_HUB_OFFLINE"] = "1"
     return {**environment, **os.environ}
 

@@ -22,18 +22,20 @@ from data_recipes.recipe import (
 )
 from eval.benchmarks import BenchmarkSettings
 from eval.engines import EngineSettings
+from pipelines.critique.sections import AgentSection, BudgetSection, MultiCritiqueSection
 from pipelines.experiment import (
+    SECTIONS,
     BaselineSection,
     CritiqueSection,
     EvalSection,
     Experiment,
     GRPOSection,
-    LaunchSection,
     LoraSection,
     OAPLSection,
+    RewardModelSection,
     SFTSection,
 )
-from pipelines.sections import AgentSection, BudgetSection, ModelSection, MultiCritiqueSection
+from pipelines.sections import LaunchSection, ModelSection
 from pipelines.trl_fields import config_class, json_schema_properties
 
 MODELS = {
@@ -44,9 +46,10 @@ MODELS = {
     "multicritique.agents.NAME": AgentSection,
     "multicritique.budget": BudgetSection,
     "sft": SFTSection,
+    "reward_model": RewardModelSection,
     "grpo": GRPOSection,
     "grpo.oapl": OAPLSection,
-    "sft.lora, grpo.lora": LoraSection,
+    "sft.lora, reward_model.lora, grpo.lora": LoraSection,
     "eval": EvalSection,
     "eval.models.NAME": ModelSection,
     "eval.baselines.NAME": BaselineSection,
@@ -74,8 +77,8 @@ def print_schema(markdown: bool) -> None:
 def json_schema() -> dict[str, Any]:
     """Return the schema, TRL's fields included."""
     schema = Experiment.model_json_schema()
-    for name, definition in (("sft", "SFTSection"), ("grpo", "GRPOSection")):
-        section = schema["$defs"][definition]
+    for name, definition in SECTIONS.items():
+        section = schema["$defs"][definition.__name__]
         section["properties"] = {**json_schema_properties(name), **section["properties"]}
         section["additionalProperties"] = False
     return schema
@@ -103,7 +106,7 @@ def reference() -> str:
         ]
         parts += [_line(name, field) for name, field in model.model_fields.items()]
         parts.append("")
-    for name in ("sft", "grpo"):
+    for name in SECTIONS:
         parts += [
             f"Every other key of `{name}:` is a field of TRL's `{config_class(name).__name__}`, passed on as it is.",
             "",

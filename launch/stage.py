@@ -18,6 +18,8 @@ def _run(stage: str, experiment: Experiment, **options: Any) -> None:
         from pipelines.evaluate import run_eval as run
     elif stage == "sft":
         from pipelines.sft import train as run
+    elif stage == "reward_model":
+        from pipelines.reward_model import train as run
     else:
         from pipelines.grpo import train as run
     run(experiment, **options)

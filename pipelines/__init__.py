@@ -1,1 +1,1 @@
-"""What runs: critique data, SFT, GRPO and the experiment that orders them. May import data_recipes and eval."""
+"""What runs: critique data, SFT, reward models, GRPO, the experiment that orders them. Imports data_recipes, eval."""

@@ -1,9 +1,8 @@
 """The experiment file: one YAML that says what to mix, how to train, what to measure and where to run.
 
-Every key is documented under its field. `sft:` and `grpo:` take TRL's own names beside ours.
+Every key is documented under its field. `sft:`, `reward_model:` and `grpo:` take TRL's own names beside ours.
 """
 
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,19 +16,14 @@ from eval.engines import EngineSettings
 from eval.hardware import Dtype
 from eval.models import check_adapter, check_model_name
 from pipelines import trl_fields
-from pipelines.sections import ModelSection, MultiCritiqueSection, Section
+from pipelines.critique.sections import MultiCritiqueSection
+from pipelines.sections import LaunchSection, ModelSection, Section
 from pipelines.trackers import check_tracker_names
 
-STAGES = ("critique", "multicritique", "mix", "sft", "grpo", "eval", "leaderboard")
+STAGES = ("critique", "multicritique", "mix", "sft", "reward_model", "grpo", "eval", "leaderboard")
 """In this order; a stage whose section the file leaves out is skipped."""
-
-
-SBATCH_OURS = {
-    *("array", "chdir", "dependency", "error", "export", "gpus-per-node", "job-name", "kill-on-invalid-dep", "nodes"),
-    *("ntasks", "ntasks-per-node", "open-mode", "output", "parsable", "partition", "requeue", "no-requeue", "time"),
-}
-SBATCH_MEND = "nodes, gpus_per_node, partition and time are keys of launch"
-Strategy = Literal["ddp", "zero1", "zero2", "zero3", "zero2_offload", "zero3_offload", "fsdp2"]
+TRAINING = ("sft", "reward_model", "grpo")
+"""Those that train, on as many processes as `launch` says, with TRL."""
 
 
 class LoraSection(BaseModel):
@@ -73,7 +67,7 @@ class CritiqueSection(Section):
 
 
 class TrainingSection(BaseModel):
-    """What SFT and GRPO share. Keys that are not listed here are TRL's."""
+    """What the training stages share. Keys that are not listed here are TRL's."""
 
     model_config = ConfigDict(extra="allow", use_attribute_docstrings=True)
     lora: LoraSection | None = None
@@ -116,6 +110,25 @@ class SFTSection(TrainingSection):
     """What is asked at generate_at, as under eval.benchmarks; bits_per_byte is false unless it is given."""
 
 
+class RewardModelSection(TrainingSection):
+    """A reward model from the mixture's preference rows (``chosen`` and ``rejected``); other keys are those of TRL's
+    RewardConfig."""
+
+    tasks: list[str] = []
+    """Tasks of the mixture to learn from; empty: all that have preference rows."""
+    loss: Literal["ranking", "focal"] = "ranking"
+    """Of a pair with P = sigmoid(r_chosen - r_rejected): -log P, or that times (1 - 2 max(0, P - 1/2))^gamma, by which
+    pairs that are ranked right weigh less."""
+    gamma: float | None = Field(None, ge=0)
+    """Of the focal loss; absent: 2."""
+
+    @model_validator(mode="after")
+    def _gamma_of_focal(self) -> "RewardModelSection":
+        if self.gamma is not None and self.loss != "focal":
+            raise ValueError("gamma belongs to loss: focal; set that, or leave gamma out")
+        return self
+
+
 class OAPLSection(Section):
     """OAPL, KARL's off-policy objective (2603.05218): beta2 ln(pi / pi_ref) is regressed on reward less value, over the
     samples of prompts that are neither always nor never solved. TRL's steps_per_generation says how many batches are
@@ -131,7 +144,10 @@ class GRPOSection(TrainingSection):
     """Reinforcement learning with the tasks' verifiers as rewards; other keys are those of TRL's GRPOConfig."""
 
     tasks: list[str] = []
-    """Tasks of the mixture to train on (``critique/...`` included); empty: all that have a verifier."""
+    """Tasks of the mixture to train on (``critique/...`` included); empty: all that have a verifier, and with a reward
+    model those of preference rows too."""
+    reward_model: str | None = None
+    """Folder of a reward model that judges the rows which name no verifier; absent: the reward_model stage's."""
     oapl: OAPLSection | None = None
     """Use OAPL instead of TRL's losses; ``{}`` takes its defaults."""
     reward_scale: dict[str, Annotated[float, Field(gt=0)]] = {}
@@ -181,60 +197,6 @@ class EvalSection(Section):
     """Rows of the leaderboard beside the trained models; without a recipe only the base model, unless given."""
 
 
-class ContainerSection(Section):
-    """An image in which the stages of a Slurm job run; Whetstone is installed in it."""
-
-    image: str = Field(min_length=1)
-    """What the runtime calls the image: a .sif file, or an address such as docker://owner/name:tag."""
-    runtime: Literal["apptainer", "pyxis"] = "apptainer"
-    """apptainer exec, or srun --container-image where the cluster has Pyxis."""
-    mounts: list[str] = []
-    """More folders to see inside, as FOLDER or OUTSIDE:INSIDE; the run folder and the present one are always seen."""
-
-
-class LaunchSection(Section):
-    """Where the training stages run."""
-
-    num_processes: int = Field(1, ge=1)
-    """Processes of a training stage on this machine; more than one goes through accelerate launch."""
-    strategy: Strategy = "ddp"
-    """How several processes share the work: whole copies (ddp), DeepSpeed's ZeRO stages, in CPU memory where that is
-    said, or PyTorch's FSDP2. The files are in launch/accelerate/."""
-    partition: str | None = None
-    """Slurm partition (for whetstone submit)."""
-    nodes: int = Field(1, ge=1)
-    """Slurm nodes of a training stage; the other stages take one."""
-    gpus_per_node: int = Field(0, ge=0)
-    """GPUs of a Slurm node to train on, a process each; 0: CPU only, num_processes on each node."""
-    time: Annotated[str, Field(pattern=r"^(\d+-)?\d{1,3}(:\d{2}){0,2}$")] = "04:00:00"
-    """Slurm time limit of a job, as [days-]hours:minutes:seconds; training that reaches it goes on in a new attempt."""
-    sbatch: dict[str, str | int | bool] = {}
-    """More options of sbatch, such as ``{account: mine, cpus-per-task: 16, mem: 64G}``; true: one without a value."""
-    environment: dict[str, str | int | float] = {}
-    """Variables to set in Slurm jobs, such as NCCL_SOCKET_IFNAME; secrets are exported in the shell that submits."""
-    container: ContainerSection | None = None
-    """Run the stages of Slurm jobs in a container; absent: in the environment that submits."""
-
-    @model_validator(mode="after")
-    def _fits_a_script(self) -> "LaunchSection":
-        for name, value in self.sbatch.items():
-            if not re.fullmatch(r"[a-z][a-z0-9-]*", name):
-                raise ValueError(f"sbatch.{name}: write the option's long name without its dashes, as cpus-per-task")
-            if name in SBATCH_OURS:
-                raise ValueError(f"sbatch.{name}: whetstone submit gives this option itself; remove it ({SBATCH_MEND})")
-            if "\n" in str(value):
-                raise ValueError(f"sbatch.{name}: the value has several lines; an option has one")
-        for name in self.environment:
-            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-                raise ValueError(f"environment.{name}: not a variable's name; use letters, digits and underscores")
-            if re.search(r"TOKEN|SECRET|PASSW|CREDENTIAL|(^|_)(KEY|AUTH)($|_)", name.upper().replace("TOKENIZERS", "")):
-                raise ValueError(
-                    f"environment.{name}: a secret is not written into scripts; export it in the shell that submits"
-                    " and Slurm passes it on"
-                )
-        return self
-
-
 class Experiment(Section):
     """The whole file."""
 
@@ -256,6 +218,8 @@ class Experiment(Section):
     """Critiques by several agents; absent: none are made."""
     sft: SFTSection | None = None
     """Supervised fine-tuning; absent: skipped."""
+    reward_model: RewardModelSection | None = None
+    """A reward model from preference rows; absent: skipped."""
     grpo: GRPOSection | None = None
     """Reinforcement learning; absent: skipped."""
     eval: EvalSection | None = None
@@ -268,8 +232,9 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _something_to_do(self) -> "Experiment":
-        if not any((self.critique, self.multicritique, self.sft, self.grpo, self.eval)):
-            raise ValueError("nothing to do: give at least one of critique, multicritique, sft, grpo, eval")
+        sections = ("critique", "multicritique", *TRAINING, "eval")
+        if all(getattr(self, name) is None for name in sections):
+            raise ValueError(f"nothing to do: give at least one of {', '.join(sections)}")
         if self.recipe is None:
             self._needs_no_recipe()
         if self.sft and self.sft.generate_at and self.engine.type == "openai":
@@ -279,7 +244,7 @@ class Experiment(Section):
         return self
 
     def _needs_no_recipe(self) -> None:
-        needing = [name for name in ("critique", "multicritique", "sft", "grpo") if getattr(self, name)]
+        needing = [n for n in ("critique", "multicritique", *TRAINING) if getattr(self, n) is not None]
         if needing:
             raise ValueError(f"recipe is missing, and {needing[0]} needs one; name a recipe")
         assert self.eval is not None
@@ -299,9 +264,39 @@ class Experiment(Section):
     @property
     def stages(self) -> list[str]:
         """The stages this file asks for, in order."""
-        names = ("critique", "multicritique", "sft", "grpo", "eval")
-        wanted = {name: getattr(self, name) for name in names} | {"mix": self.recipe, "leaderboard": self.eval}
-        return [stage for stage in STAGES if wanted[stage] is not None]
+        section_of = {"mix": "recipe", "leaderboard": "eval"}
+        return [stage for stage in STAGES if getattr(self, section_of.get(stage, stage)) is not None]
+
+    @property
+    def starting_model(self) -> str:
+        """The model that the stages after SFT start from: the SFT stage's where there is one.
+
+        Raises:
+            UserError: the SFT stage has not finished.
+        """
+        if self.sft is None:
+            return self.model
+        return str(self.model_of("sft"))
+
+    @property
+    def reward_models(self) -> list[str]:
+        """Reward models that come from outside this run."""
+        sections = (self.grpo, self.multicritique)
+        return [section.reward_model for section in sections if section and section.reward_model]
+
+    def model_of(self, stage: str) -> Path:
+        """Return the folder of the model that a training stage of this run has made.
+
+        Raises:
+            UserError: the stage has not finished.
+        """
+        folder = self.run_dir / stage / "model"
+        if not folder.is_dir():
+            raise UserError(
+                f"{folder}: the {stage} stage has not finished; run 'whetstone run FILE' or 'whetstone {stage} FILE'"
+                " first"
+            )
+        return folder
 
     @property
     def mixture_recipe(self) -> tuple[Recipe, Path]:
@@ -327,7 +322,9 @@ class Experiment(Section):
         return fingerprint(self.eval.model_dump()) if stage == "eval" and self.eval else None
 
 
-trl_fields.SECTION_KEYS.update(sft=tuple(SFTSection.model_fields), grpo=tuple(GRPOSection.model_fields))
+SECTIONS = {"sft": SFTSection, "reward_model": RewardModelSection, "grpo": GRPOSection}
+"""Of the training stages."""
+trl_fields.SECTION_KEYS.update({name: tuple(section.model_fields) for name, section in SECTIONS.items()})
 
 
 def load_experiment(path: Path, overrides: list[str] | None = None, check_trl: bool = True) -> Experiment:
@@ -351,7 +348,7 @@ def load_experiment(path: Path, overrides: list[str] | None = None, check_trl: b
         check_model_name(experiment.model)
         _check_models(experiment, path)
     if check_trl:
-        for name in ("sft", "grpo"):
+        for name in TRAINING:
             section = getattr(experiment, name)
             if section is not None:
                 section.__pydantic_extra__ = trl_fields.checked_fields(name, section.trl, where)
@@ -395,14 +392,24 @@ def _check_tasks(experiment: Experiment, path: Path) -> None:
         if not recipe.tasks[task].verifiers:
             raise UserError(f"{path}: critique.tasks: {task!r} has no verifier to label answers with")
         known = known | {f"critique/{task}"}
-    for task in experiment.multicritique.tasks if experiment.multicritique else []:
-        _known_task(task, set(recipe.tasks), f"{path}: multicritique.tasks")
-    for key in ("tasks", "reward_scale"):
-        for task in getattr(experiment.grpo, key, ()):
-            _known_task(task, known, f"{path}: grpo.{key}")
+    for name, key in (
+        ("multicritique", "tasks"),
+        ("reward_model", "tasks"),
+        ("grpo", "tasks"),
+        ("grpo", "reward_scale"),
+    ):
+        tasks = known if name != "multicritique" else set(recipe.tasks)
+        for task in getattr(getattr(experiment, name), key, ()):
+            _known_task(task, tasks, f"{path}: {name}.{key}")
 
 
 def _check_models(experiment: Experiment, path: Path) -> None:
+    for name in ("grpo", "multicritique"):
+        if reward_model := getattr(getattr(experiment, name), "reward_model", None):
+            try:
+                check_model_name(reward_model)
+            except UserError as error:
+                raise UserError(f"{path}: {name}.reward_model: {error}") from None
     for section, kind in (("eval", "models"), ("critique", "models"), ("multicritique", "agents")):
         for name, given in getattr(getattr(experiment, section), kind, {}).items():
             engine = getattr(given, "engine", None)

@@ -1,7 +1,8 @@
 """Multi-task GRPO with the tasks' verifiers as rewards, rollouts by vLLM, weights synced before every generation.
 
 Runs as a stage of ``whetstone run FILE``, alone with ``whetstone grpo FILE``, or under accelerate launch with
-``-m pipelines.grpo FILE``. Starts from the SFT stage's model where there is one, else from the experiment's model.
+``-m pipelines.grpo FILE``. Starts from the SFT stage's model where there is one, else from the experiment's model. Rows
+that name no verifier are judged by a reward model.
 
 TRL's GRPOTrainer optimises. Ours (`rl.trainer`): verifiers as rewards, advantages and metrics by task, OAPL,
 rollouts that are kept; here the weight sync that vLLM's CPU backend needs, and an alarm for stale rollouts.
@@ -27,6 +28,7 @@ from eval.engines.vllm import platform_arguments, prepare_environment
 from eval.hardware import concrete_dtype
 from eval.judges import Judges
 from eval.models import resolve_model
+from eval.reward_models import RewardModel, judge_rows
 from pipelines.checkpoints import agreed_checkpoint, step_of
 from pipelines.experiment import Experiment, GRPOSection
 from pipelines.preemption import SaveOnSigterm
@@ -37,6 +39,7 @@ from pipelines.training import (
     RunFolder,
     forget_after,
     load_for_training,
+    load_tokenizer,
     peft_config,
     run_training,
     settle_launch,
@@ -91,7 +94,7 @@ def train(experiment: Experiment) -> None:
     """Run or resume the GRPO stage in the experiment's run folder.
 
     Raises:
-        UserError: the mixture or the SFT model is missing, or no row of the chosen tasks can be judged.
+        UserError: the mixture, the SFT model or the reward model is missing, or no row of the tasks can be judged.
     """
     from datasets import Dataset
 
@@ -100,13 +103,9 @@ def train(experiment: Experiment) -> None:
         raise UserError(f"{experiment.name}: the file has no grpo section")
     folder = experiment.run_dir / "grpo"
     mixture = Mixture(experiment.run_dir / "mixture")
-    rows = _prompts(mixture, section)
-    base = str(experiment.run_dir / "sft" / "model") if experiment.sft else experiment.model
-    if experiment.sft and not os.path.isdir(base):
-        raise UserError(
-            f"{base}: the SFT stage has not finished; run 'whetstone run FILE' or 'whetstone sft FILE' first"
-        )
-    base = resolve_model(base)
+    rewarding = section.reward_model or (str(experiment.model_of("reward_model")) if experiment.reward_model else None)
+    rows = _prompts(mixture, section, rewarding is not None)
+    base = resolve_model(experiment.starting_model)
     use_vllm = section.trl.get("use_vllm", experiment.engine.type == "vllm")
     if use_vllm:
         prepare_environment(experiment.engine.kv_cache_gb)
@@ -128,7 +127,7 @@ def train(experiment: Experiment) -> None:
     first = arguments.process_index == 0
     checkpoint = agreed_checkpoint(folder, run_id := experiment.fingerprint_of("grpo"), arguments)
     preemption = SaveOnSigterm()  # before what takes long: the launchers ignore SIGTERM until somebody takes it
-    model, tokenizer = load_for_training(base, section)
+    model, tokenizer = load_for_training(base, section), load_tokenizer(base)
     if first:
         forget_after(folder, step_of(checkpoint))
     order = _order(mixture.manifest, section, arguments, rows, experiment.seed)
@@ -137,6 +136,13 @@ def train(experiment: Experiment) -> None:
     given = Path(section.rollouts).expanduser() if section.rollouts else None
     rollouts = Rollouts(folder, begun, given, first)
     names = {name for row in rows for name in row.verifiers}
+    needed = rewarding is not None and not all(row.verifiers for row in rows)
+    if section.reward_model and not needed:
+        raise UserError(
+            "grpo.reward_model: every row that is trained on names a verifier, so it would judge nothing; remove it, or"
+            " name tasks without verifiers in grpo.tasks"
+        )
+    reward_model = RewardModel(rewarding, device=str(arguments.device)) if needed else None
     judges = Judges(names, (os.cpu_count() or 1) // arguments.world_size, section.verifier_timeout)
 
     def start() -> MultiTaskGRPOTrainer:
@@ -144,7 +150,7 @@ def train(experiment: Experiment) -> None:
             model=model,
             args=arguments,
             rows=rows,
-            judge=judges.judge,
+            judge=partial(judge_rows, judges, reward_model),
             rollouts=rollouts,
             order=order,
             rewards_scaled=section.reward_scale,
@@ -171,6 +177,8 @@ def train(experiment: Experiment) -> None:
         trainer = start()
     if first:
         say(f"  {len(rows)} prompts of {len({row.task for row in rows})} tasks")
+        if reward_model:
+            say(f"  {sum(not row.verifiers for row in rows)} of them name no verifier: {rewarding} judges the answers")
     trainer.remove_callback(PrinterCallback)
     try:
         run_training(trainer, folder, checkpoint, preemption, base, tokenizer, section.dtype)
@@ -212,15 +220,25 @@ def _order(
     )
 
 
-def _prompts(mixture: Mixture, section: GRPOSection) -> list[Row]:
-    rows = [row for row in mixture.rows(TRAIN) if row.verifiers]
+def _prompts(mixture: Mixture, section: GRPOSection, any_row: bool) -> list[Row]:
+    """Return the rows to ask: of the tasks that are named, else of those meant to be judged.
+
+    Args:
+        any_row: there is a reward model, which judges what names no verifier.
+    """
+    rows = [row for row in mixture.rows(TRAIN) if row.verifiers or any_row]
     if section.tasks:
         missing = set(section.tasks) - {row.task for row in rows}
         if missing:
-            raise UserError(f"grpo.tasks: the mixture has no judgeable rows of {', '.join(sorted(missing))}")
-        rows = [row for row in rows if row.task in section.tasks]
+            mend = "" if any_row else "; name verifiers in the recipe, or give grpo a reward_model"
+            raise UserError(f"grpo.tasks: the mixture has no judgeable rows of {', '.join(sorted(missing))}{mend}")
+        return [row for row in rows if row.task in section.tasks]
+    rows = [row for row in rows if row.verifiers or row.chosen is not None]
     if not rows:
-        raise UserError("grpo: no row of the mixture names a verifier, so nothing can be rewarded")
+        raise UserError(
+            "grpo: no row of the mixture names a verifier, so nothing can be rewarded; name verifiers in the recipe, or"
+            " give grpo a reward_model and tasks"
+        )
     return rows
 
 

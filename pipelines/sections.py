@@ -1,8 +1,16 @@
-"""Sections of the experiment file: what each of them is, models by name, and agents that criticise together."""
+"""What every section of the experiment file is, a model in one, and where stages run."""
+
+import re
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from eval.engines import EngineSettings
+SBATCH_OURS = {
+    *("array", "chdir", "dependency", "error", "export", "gpus-per-node", "job-name", "kill-on-invalid-dep", "nodes"),
+    *("ntasks", "ntasks-per-node", "open-mode", "output", "parsable", "partition", "requeue", "no-requeue", "time"),
+}
+SBATCH_MEND = "nodes, gpus_per_node, partition and time are keys of launch"
+Strategy = Literal["ddp", "zero1", "zero2", "zero3", "zero2_offload", "zero3_offload", "fsdp2"]
 
 
 class Section(BaseModel):
@@ -20,81 +28,55 @@ class ModelSection(Section):
     """Folder of a LoRA adapter (PEFT) on top of the model."""
 
 
-class AgentSection(ModelSection):
-    """An agent: a model, what it is told it is, and where it runs."""
+class ContainerSection(Section):
+    """An image in which the stages of a Slurm job run; Whetstone is installed in it."""
 
-    system: str | None = None
-    """A system turn before whatever it is asked."""
-    engine: EngineSettings | None = None
-    """Where it runs, such as ``{type: openai, base_url: ...}``; absent: the experiment's engine. Servers are asked at
-    the same time, engines in this process one after another."""
-    temperature: float = Field(0.7, ge=0)
-    """Sampling temperature."""
-    dollars_per_million_tokens: tuple[float, float] = (0.0, 0.0)
-    """Price of a million prompt tokens and of a million completion tokens, for the budget."""
+    image: str = Field(min_length=1)
+    """What the runtime calls the image: a .sif file, or an address such as docker://owner/name:tag."""
+    runtime: Literal["apptainer", "pyxis"] = "apptainer"
+    """apptainer exec, or srun --container-image where the cluster has Pyxis."""
+    mounts: list[str] = []
+    """More folders to see inside, as FOLDER or OUTSIDE:INSIDE; the run folder and the present one are always seen."""
 
 
-class BudgetSection(Section):
-    """What the agents may use up over all sessions; a limit that is reached ends the stage, and answers are kept."""
+class LaunchSection(Section):
+    """Where the training stages run."""
 
-    tokens: int | None = Field(None, ge=1)
-    """Prompt and completion tokens together."""
-    dollars: float | None = Field(None, gt=0)
-    """By the agents' prices."""
-    minutes: float | None = Field(None, gt=0)
-    """Time spent asking."""
-
-
-class MultiCritiqueSection(Section):
-    """Critiques by several agents, after MultiCritique (2410.15287): critics write units under a JSON schema, a
-    meta-critic judges each unit, the good ones become one critique to train on, and pairs of critiques are kept where
-    revisions bear them out."""
-
-    tasks: list[str] = Field(min_length=1)
-    """Tasks of the recipe whose rows hold a response to criticise (``meta.response``), such as those of the critique
-    recipe or of the critique stage."""
-    num_items: int = Field(50, ge=1)
-    """Responses, a task."""
-    agents: dict[str, AgentSection] = Field(min_length=1)
-    """By name."""
-    informant: str | None = None
-    """The agent that writes task, criteria and reference of every question; absent: the first."""
-    critics: list[str] = []
-    """The agents that criticise; empty: all."""
-    judge: str | None = None
-    """The meta-critic; absent: the first agent."""
-    aggregator: str | None = None
-    """The agent that writes the final critique; absent: the first."""
-    revisers: list[str] = []
-    """The agents that revise responses; empty: all."""
-    revisions: int = Field(8, ge=1)
-    """Revisions of every reviser after each of a pair's critiques."""
-    revision_tokens: int = Field(256, ge=1)
-    """Longest revision, in tokens."""
-    max_units: int = Field(4, ge=1)
-    """Most units of one critique."""
-    max_characters: int = Field(400, ge=20)
-    """Longest text in a unit, a judgement or a task, in characters; a reference may have twice as many."""
-    max_tokens: int = Field(1024, ge=16)
-    """Longest JSON, in tokens; a try that was cut off is given as many more."""
-    retries: int = Field(2, ge=0)
-    """More tries, with other seeds, where an answer isn't valid under its schema."""
-    reward_model: str | None = None
-    """Folder of a reward model for revisions of responses whose question no verifier can judge; absent: their pairs
-    are left out."""
-    budget: BudgetSection = BudgetSection()
-    """Limits; they may be raised for the same run."""
+    num_processes: int = Field(1, ge=1)
+    """Processes of a training stage on this machine; more than one goes through accelerate launch."""
+    strategy: Strategy = "ddp"
+    """How several processes share the work: whole copies (ddp), DeepSpeed's ZeRO stages, in CPU memory where that is
+    said, or PyTorch's FSDP2. The files are in launch/accelerate/."""
+    partition: str | None = None
+    """Slurm partition (for whetstone submit)."""
+    nodes: int = Field(1, ge=1)
+    """Slurm nodes of a training stage; the other stages take one."""
+    gpus_per_node: int = Field(0, ge=0)
+    """GPUs of a Slurm node to train on, a process each; 0: CPU only, num_processes on each node."""
+    time: Annotated[str, Field(pattern=r"^(\d+-)?\d{1,3}(:\d{2}){0,2}$")] = "04:00:00"
+    """Slurm time limit of a job, as [days-]hours:minutes:seconds; training that reaches it goes on in a new attempt."""
+    sbatch: dict[str, str | int | bool] = {}
+    """More options of sbatch, such as ``{account: mine, cpus-per-task: 16, mem: 64G}``; true: one without a value."""
+    environment: dict[str, str | int | float] = {}
+    """Variables to set in Slurm jobs, such as NCCL_SOCKET_IFNAME; secrets are exported in the shell that submits."""
+    container: ContainerSection | None = None
+    """Run the stages of Slurm jobs in a container; absent: in the environment that submits."""
 
     @model_validator(mode="after")
-    def _agents_are_there(self) -> "MultiCritiqueSection":
-        from data_recipes.errors import nearest
-        from pipelines.critique.units import AGGREGATE
-
-        if AGGREGATE in self.agents:
-            raise ValueError(f"agents: {AGGREGATE!r} is what all agents' work is called; take another name")
-        for key in ("informant", "judge", "aggregator", "critics", "revisers"):
-            given = getattr(self, key)
-            for name in [given] if isinstance(given, str) else given or []:
-                if name not in self.agents:
-                    raise ValueError(f"{key}: there is no agent {name!r}{nearest(name, self.agents)}")
+    def _fits_a_script(self) -> "LaunchSection":
+        for name, value in self.sbatch.items():
+            if not re.fullmatch(r"[a-z][a-z0-9-]*", name):
+                raise ValueError(f"sbatch.{name}: write the option's long name without its dashes, as cpus-per-task")
+            if name in SBATCH_OURS:
+                raise ValueError(f"sbatch.{name}: whetstone submit gives this option itself; remove it ({SBATCH_MEND})")
+            if "\n" in str(value):
+                raise ValueError(f"sbatch.{name}: the value has several lines; an option has one")
+        for name in self.environment:
+            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+                raise ValueError(f"environment.{name}: not a variable's name; use letters, digits and underscores")
+            if re.search(r"TOKEN|SECRET|PASSW|CREDENTIAL|(^|_)(KEY|AUTH)($|_)", name.upper().replace("TOKENIZERS", "")):
+                raise ValueError(
+                    f"environment.{name}: a secret is not written into scripts; export it in the shell that submits"
+                    " and Slurm passes it on"
+                )
         return self

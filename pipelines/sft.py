@@ -40,6 +40,7 @@ from pipelines.training import (
     batch_arguments,
     forget_after,
     load_for_training,
+    load_tokenizer,
     peft_config,
     run_training,
     settle_launch,
@@ -74,7 +75,7 @@ def train(experiment: Experiment) -> None:
     run_id = fingerprint([experiment.fingerprint_of("sft"), mixture.manifest["files"]])
     checkpoint = agreed_checkpoint(folder, run_id, arguments)
     set_seed(experiment.seed)  # the adapter is drawn before the trainer sets its own seed
-    model, tokenizer = load_for_training(model_name, section)
+    model, tokenizer = load_for_training(model_name, section), load_tokenizer(model_name)
     adaptive = getattr(order, "adaptive", None)
     sequences = order.sequences if isinstance(order, PackedOrder) else None
     trained = _assistant_tokens(mixture, tokeniser) if section.assistant_only_loss else None

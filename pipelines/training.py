@@ -1,9 +1,10 @@
-"""What SFT and GRPO share: arguments, metrics, progress, the run itself and the final model."""
+"""What the training stages share: arguments, metrics, progress, the run itself and the final model."""
 
 import math
 import os
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from pipelines.strategies import check_strategy, whole_weights
 from pipelines.trackers import check_trackers, keep_tensorboard_in
 from pipelines.training_page import PageWriter
 
+Load = Callable[..., PreTrainedModel]
+"""From a folder or hub id, a dtype and more arguments of from_pretrained to a model with the head that is trained."""
 GENERATED = "generated"
 """Folder of the answers that weights in training gave, a folder ``step-N`` each; see `pipelines.generation`."""
 GENERATED_SCORES = f"eval_{GENERATED}/"
@@ -97,24 +100,40 @@ def settle_launch(arguments: TrainingArguments) -> None:
         )
 
 
-def peft_config(lora: LoraSection | None) -> Any:
-    """Return PEFT's config for the section, or None for full fine-tuning."""
+def peft_config(lora: LoraSection | None, task_type: str = "CAUSAL_LM") -> Any:
+    """Return PEFT's config for the section, or None for full fine-tuning.
+
+    Args:
+        task_type: PEFT's; under SEQ_CLS the head is trained whole beside the adapters.
+    """
     if lora is None:
         return None
     from peft import LoraConfig
 
-    return LoraConfig(**{"task_type": "CAUSAL_LM", **lora.model_dump()})
+    return LoraConfig(**{"task_type": task_type, **lora.model_dump()})
 
 
-def load_for_training(model: str, section: TrainingSection) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load weights in the section's dtype, and the tokenizer with a padding token."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+def causal_model(model: str, dtype: str, **more: Any) -> PreTrainedModel:
+    """Load a language model."""
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(model, dtype=dtype, **more)
+
+
+def load_tokenizer(model: str) -> PreTrainedTokenizerBase:
+    """Load a tokenizer and see to it that it has a padding token."""
+    from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(model)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_for_training(model: str, section: TrainingSection, load: Load = causal_model) -> PreTrainedModel:
+    """Load weights in the section's dtype."""
     dtype = concrete_dtype(section.dtype)
-    return AutoModelForCausalLM.from_pretrained(model, dtype=dtype, **_quantized(section, dtype)), tokenizer
+    return load(model, dtype, **_quantized(section, dtype))
 
 
 def _quantized(section: TrainingSection, dtype: str) -> dict[str, Any]:
@@ -195,8 +214,12 @@ def run_training(
     base: str,
     tokenizer: PreTrainedTokenizerBase,
     dtype: str,
+    load: Load = causal_model,
 ) -> None:
     """Train from the start or from a checkpoint, and write the final model.
+
+    Args:
+        load: loads the base model with the head that is trained.
 
     Raises:
         UserError: the launcher runs another strategy than was asked for, or the checkpoint does not fit.
@@ -209,7 +232,7 @@ def run_training(
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if preemption.preempted:
         raise Preempted(f"preempted: saved at step {trainer.state.global_step}; run the same command again to go on")
-    save_final(trainer, tokenizer, folder, base, dtype)
+    save_final(trainer, tokenizer, folder, base, dtype, load)
 
 
 class _Started(TrainerCallback):
@@ -224,7 +247,9 @@ class _Started(TrainerCallback):
             self._trainer.restore_unlogged(self._checkpoint)
 
 
-def save_final(trainer: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, base: str, dtype: str) -> None:
+def save_final(
+    trainer: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, base: str, dtype: str, load: Load
+) -> None:
     """Write `folder`/adapter (where there is one) and `folder`/model: the merged weights that any engine loads.
 
     They are those of the best checkpoint where one was chosen, else the last ones. Every process has to call this: the
@@ -251,9 +276,9 @@ def save_final(trainer: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, b
         if isinstance(trained, PeftModel):
             with folder_written_atomically(folder / "adapter") as temporary:
                 save_adapter(trained, weights, temporary, base)
-            model = merged_model(base, dtype, folder / "adapter")
+            model = merged_model(base, dtype, folder / "adapter", load)
         else:
-            model = merged_model(base, dtype, weights)
+            model = merged_model(base, dtype, weights, load)
         with folder_written_atomically(folder / "model") as temporary:
             model.save_pretrained(temporary)
             tokenizer.save_pretrained(temporary)
@@ -279,13 +304,13 @@ def save_adapter(trained: Any, weights: dict[str, Any], folder: Path, base: str)
     trained.save_pretrained(folder, state_dict=weights)
 
 
-def merged_model(base: str, dtype: str, trained: Path | dict[str, Any]) -> PreTrainedModel:
+def merged_model(base: str, dtype: str, trained: Path | dict[str, Any], load: Load = causal_model) -> PreTrainedModel:
     """Return a copy of the base model with the adapter in a folder merged into it, or with trained weights set."""
     from peft import PeftModel
-    from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=concrete_dtype(dtype))
+    model = load(base, concrete_dtype(dtype))
     if isinstance(trained, Path):
-        return PeftModel.from_pretrained(model, str(trained)).merge_and_unload()
+        # a head that was trained beside the adapter is float32 as that is
+        return PeftModel.from_pretrained(model, str(trained)).merge_and_unload().to(model.dtype)
     model.load_state_dict({name: tensor.to(model.dtype) for name, tensor in trained.items()}, strict=False)
     return model

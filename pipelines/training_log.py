@@ -14,7 +14,8 @@ BYTES_AT_ONCE = 1 << 21
 REINFORCED = ("reward", "length", "zero_variance", "says_incorrect", "unparsed", "failed", "kl", "entropy")
 """Metrics of GRPO's rollouts, by task."""
 BY_TASK = re.compile(
-    rf"(?:loss|accuracy|share|weight|{'|'.join(REINFORCED)}|eval_(?!generated/)[^/]+/(?:loss|accuracy))/(.+)", re.DOTALL
+    rf"(?:loss|accuracy|margin|share|weight|{'|'.join(REINFORCED)}|eval_(?!generated/)[^/]+/(?:loss|accuracy|margin))/(.+)",
+    re.DOTALL,
 )
 OF_A_SET = re.compile(r"eval_[^/]+/loss")
 SCALARS = ("loss", "reward", "grad_norm", "learning_rate")

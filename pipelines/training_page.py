@@ -14,10 +14,13 @@ import eval.leaderboard
 from data_recipes.files import write_atomically
 from data_recipes.progress import say
 from eval.leaderboard.reading import visible
+from pipelines.ranking.curve import ranked
 from pipelines.training_log import Series, TrainingLog
 from pipelines.training_plot import Chart, Curve, chart, place, shown_value, span_of
 
 PAGE = "progress.html"
+RESULTS = "results.json"
+"""What a reward model came to on held-out pairs; drawn where it is there."""
 SECONDS_BETWEEN_PAGES = 5.0
 SHARE_OF_TIME = 0.02
 """A page that takes long to write is written so seldom that it costs no more than this."""
@@ -28,7 +31,7 @@ POINTS_OF_ALL_PANELS = 6_000
 
 
 REINFORCED = {
-    "reward": ("Reward by task", "What the verifiers gave, over the samples that they judged.", {}),
+    "reward": ("Reward by task", "What the verifiers or the reward model gave, over the samples that were judged.", {}),
     "length": ("Length of completions by task", "Tokens. A length that grows without the reward is a warning.", {}),
     "zero_variance": (
         "Samples that teach nothing",
@@ -41,7 +44,11 @@ REINFORCED = {
         {"whole": 1.0},
     ),
     "unparsed": ("Answers that could not be read", "Share of samples; they take no part.", {"whole": 1.0}),
-    "failed": ("Verifiers that failed", "Share of samples whose verifier hung, raised or died.", {"whole": 1.0}),
+    "failed": (
+        "Verifiers that failed",
+        "Share of samples whose verifier or reward model gave nothing.",
+        {"whole": 1.0},
+    ),
     "kl": ("KL to the reference", "Nats a token (the k3 estimate).", {}),
     "entropy": ("Entropy", "Nats a token.", {}),
 }
@@ -96,7 +103,8 @@ class PageWriter:
 
 
 def _write(folder: Path, title: str, total_steps: int | None, running: bool, log: TrainingLog) -> None:
-    page = _template().render(title=visible(title), **_state(log, total_steps, running), **_shown(log))
+    shown = {**_shown(log), "ranked": ranked(folder / RESULTS)}
+    page = _template().render(title=visible(title), **_state(log, total_steps, running), **shown)
     write_atomically(folder / PAGE, page.encode("utf-8", "replace"))
 
 
@@ -166,8 +174,10 @@ def _shown(log: TrainingLog) -> dict[str, Any]:
     return {
         "loss": alone("loss", curves("loss"), log=True, mark_best=True),
         "small": alone("learning rate", rate) + alone("gradient norm", curves("grad_norm"), log=True),
+        "of_pairs": any(key.startswith("margin/") for key in log.series),
         "loss_by_task": by_task("loss", log=True, mark_best=True),
         "accuracy_by_task": by_task("accuracy", whole=1.0),
+        "margin_by_task": by_task("margin"),
         "reward": alone("reward", curves("reward")),
         "reinforced": [
             (title, about, found)

@@ -1,4 +1,4 @@
-"""TRL's own field names inside `sft:` and `grpo:`: checked against TRL's dataclasses, types and all."""
+"""TRL's own field names inside the training sections: checked against TRL's dataclasses, types and all."""
 
 import dataclasses
 from functools import cache
@@ -34,14 +34,10 @@ OURS = {
 
 
 def config_class(section: str) -> type:
-    """Return TRL's config dataclass for the section `sft` or `grpo`. Imports TRL (seconds)."""
-    if section == "sft":
-        from trl import SFTConfig
+    """Return TRL's config dataclass for a training section. Imports TRL (seconds)."""
+    import trl
 
-        return SFTConfig
-    from trl import GRPOConfig
-
-    return GRPOConfig
+    return getattr(trl, {"sft": "SFTConfig", "reward_model": "RewardConfig", "grpo": "GRPOConfig"}[section])
 
 
 @cache

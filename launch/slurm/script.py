@@ -8,9 +8,9 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from pipelines.experiment import ContainerSection, Experiment
+from pipelines.experiment import TRAINING, Experiment
+from pipelines.sections import ContainerSection
 
-TRAINING = ("sft", "grpo")
 SECONDS_TO_SAVE = 120
 """How long before its time limit a training stage is told to stop; ``launch.sbatch.signal`` says otherwise."""
 
@@ -95,8 +95,9 @@ def render(experiment: Experiment, job: Job, file: Path, sweep: Sequence[SweepPo
     mounts = [str(Path.cwd()), str(experiment.run_dir), *(container.mounts if container else [])]
     if experiment.recipe is not None:
         mounts.append(str(experiment.mixture_recipe[1].resolve().parent))
-    if Path(experiment.model).is_dir():
-        mounts.append(str(Path(experiment.model).resolve()))
+    for model in (experiment.model, *experiment.reward_models):
+        if Path(model).is_dir():
+            mounts.append(str(Path(model).resolve()))
     return templates.get_template("job.sbatch.j2").render(
         experiment=experiment,
         job=job,

@@ -19,9 +19,9 @@ from data_recipes.errors import UserError
 from data_recipes.files import JsonlLog, fingerprint
 from data_recipes.progress import track
 from eval.engines import Engine, EngineSettings, Request, open_engine
+from pipelines.critique.sections import AgentSection, BudgetSection
 from pipelines.experiment import Experiment
 from pipelines.one_engine import one_engine
-from pipelines.sections import AgentSection, BudgetSection
 
 
 @dataclass(frozen=True)

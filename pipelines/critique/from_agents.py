@@ -26,6 +26,7 @@ from eval.verifiers import verify
 from pipelines.critique import agent_prompts as prompts
 from pipelines.critique.agents import Agents, Ask
 from pipelines.critique.known_truth import Known, accuracy, quality
+from pipelines.critique.sections import MultiCritiqueSection
 from pipelines.critique.traces import write_traces
 from pipelines.critique.units import (
     AGGREGATE,
@@ -45,7 +46,6 @@ from pipelines.critique.units import (
     validated_by_revisions,
 )
 from pipelines.experiment import Experiment
-from pipelines.sections import MultiCritiqueSection
 
 
 @dataclass

@@ -57,6 +57,7 @@ def test_a_mistake_ends_in_one_sentence_and_exit_code_2(small_experiment):
         (["run", "{file}", "--set", "model=./missing"], "./missing.*no such folder"),
         (["sft", "{file}"], "no mixture here.*whetstone mix FILE"),
         (["grpo", "{file}"], "has no grpo section"),
+        (["reward_model", "{file}"], "has no reward_model section"),
         (["leaderboard", "{file}"], "has no eval section"),
         (["mix", "{file}", "--set", "output_dir={tmp}/file/run"], "/file"),
     ],
