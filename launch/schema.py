@@ -34,6 +34,7 @@ from pipelines.experiment import (
     OAPLSection,
     SFTSection,
 )
+from pipelines.rl.sections import CritiqueRewardSection, GRPOSSection, ReviserSection
 from pipelines.trl_fields import config_class, json_schema_properties
 
 MODELS = {
@@ -43,6 +44,9 @@ MODELS = {
     "sft": SFTSection,
     "grpo": GRPOSection,
     "grpo.oapl": OAPLSection,
+    "grpo.critique_reward": CritiqueRewardSection,
+    "grpo.critique_reward.reviser": ReviserSection,
+    "grpo.grpo_s": GRPOSSection,
     "sft.lora, grpo.lora": LoraSection,
     "eval": EvalSection,
     "eval.models.NAME": ModelSection,

@@ -17,6 +17,8 @@ from eval.engines import EngineSettings
 from eval.hardware import Dtype
 from eval.models import check_adapter, check_model_name
 from pipelines import trl_fields
+from pipelines.rl.sections import CritiqueRewardSection, GRPOSSection
+from pipelines.section import Section
 from pipelines.trackers import check_tracker_names
 
 STAGES = ("critique", "mix", "sft", "grpo", "eval", "leaderboard")
@@ -29,12 +31,6 @@ SBATCH_OURS = {
 }
 SBATCH_MEND = "nodes, gpus_per_node, partition and time are keys of launch"
 Strategy = Literal["ddp", "zero1", "zero2", "zero3", "zero2_offload", "zero3_offload", "fsdp2"]
-
-
-class Section(BaseModel):
-    """A part of the file: unknown keys are refused and every field's docstring is its documentation."""
-
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 
 class LoraSection(BaseModel):
@@ -148,6 +144,11 @@ class GRPOSection(TrainingSection):
     """Tasks of the mixture to train on (``critique/...`` included); empty: all that have a verifier."""
     oapl: OAPLSection | None = None
     """Use OAPL instead of TRL's losses; ``{}`` takes its defaults."""
+    critique_reward: CritiqueRewardSection | None = None
+    """Reward critiques for more than their verdict: for the place of the first mistake, and for what a frozen reviser
+    makes of them; ``{}`` takes the defaults. Absent: the verdict alone."""
+    grpo_s: GRPOSSection | None = None
+    """Weigh advantages by hardness, task by task (GRPO-S); ``{}`` takes the defaults."""
     reward_scale: dict[str, Annotated[float, Field(gt=0)]] = {}
     """By task, what its rewards are multiplied by. Advantages are normalised within a task, so it only tells under
     TRL's scale_rewards: none, and under OAPL."""
@@ -167,6 +168,8 @@ class GRPOSection(TrainingSection):
         given = [key for key in losses if key in self.trl]
         if self.oapl and given:
             raise ValueError(f"{given[0]} belongs to the losses that oapl takes the place of; leave one of them out")
+        if self.oapl and self.grpo_s:
+            raise ValueError("grpo_s weighs advantages, and oapl has none; leave one of them out")
         return self
 
 
@@ -411,15 +414,29 @@ def _check_tasks(experiment: Experiment, path: Path) -> None:
 
 
 def _check_models(experiment: Experiment, path: Path) -> None:
-    for section in ("eval", "critique"):
-        for name, given in getattr(getattr(experiment, section), "models", {}).items():
-            try:
-                if given.model:
-                    check_model_name(given.model)
-                if given.adapter:
-                    check_adapter(given.adapter, given.model or experiment.model)
-            except UserError as error:
-                raise UserError(f"{path}: {section}.models.{name}: {error}") from None
+    given = {
+        f"{section}.models.{name}": one
+        for section in ("eval", "critique")
+        for name, one in getattr(getattr(experiment, section), "models", {}).items()
+    }
+    grpo = experiment.grpo
+    if grpo and grpo.critique_reward:
+        reviser = grpo.critique_reward.reviser
+        where = "grpo.critique_reward.reviser"
+        if (reviser.engine or experiment.engine).type != "openai":
+            given[where] = ModelSection(model=reviser.model, adapter=reviser.adapter)
+        elif not reviser.model and grpo.critique_reward.revision_weight:
+            raise UserError(f"{path}: {where}.model is missing; name one that the server has")
+    if grpo and grpo.grpo_s:
+        given["grpo.grpo_s.encoder"] = ModelSection(model=grpo.grpo_s.encoder)
+    for where, one in given.items():
+        try:
+            if one.model:
+                check_model_name(one.model)
+            if one.adapter:
+                check_adapter(one.adapter, one.model or experiment.model)
+        except UserError as error:
+            raise UserError(f"{path}: {where}: {error}") from None
 
 
 def _check_benchmarks(experiment: Experiment, path: Path) -> None:

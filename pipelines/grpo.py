@@ -30,8 +30,10 @@ from eval.models import resolve_model
 from pipelines.checkpoints import agreed_checkpoint, step_of
 from pipelines.experiment import Experiment, GRPOSection
 from pipelines.preemption import SaveOnSigterm
+from pipelines.rl.critique_reward import further_verifiers, open_critique_reward
+from pipelines.rl.hardness import open_hardness
 from pipelines.rl.prompts import PromptOrder, lag
-from pipelines.rl.rollouts import Rollouts
+from pipelines.rl.rollouts import FILE, Rollouts
 from pipelines.rl.trainer import MultiTaskGRPOTrainer
 from pipelines.training import (
     RunFolder,
@@ -137,7 +139,13 @@ def train(experiment: Experiment) -> None:
     given = Path(section.rollouts).expanduser() if section.rollouts else None
     rollouts = Rollouts(folder, begun, given, first)
     names = {name for row in rows for name in row.verifiers}
+    if section.critique_reward:
+        names |= further_verifiers(rows)
     judges = Judges(names, (os.cpu_count() or 1) // arguments.world_size, section.verifier_timeout)
+    critique_reward = open_critique_reward(experiment, rows, base, judges.judge, folder, arguments.process_index)
+    if critique_reward:
+        critique_reward.remember_run(folder / FILE, rows, begun)
+    hardness = open_hardness(section, base, judges.judge, arguments.device)
 
     def start() -> MultiTaskGRPOTrainer:
         return MultiTaskGRPOTrainer(
@@ -149,6 +157,8 @@ def train(experiment: Experiment) -> None:
             order=order,
             rewards_scaled=section.reward_scale,
             oapl=section.oapl,
+            critique_reward=critique_reward,
+            hardness=hardness,
             run_id=run_id,
             train_dataset=Dataset.from_list([{"prompt": row.prompt, "index": i} for i, row in enumerate(rows)]),
             processing_class=tokenizer,
@@ -176,6 +186,8 @@ def train(experiment: Experiment) -> None:
         run_training(trainer, folder, checkpoint, preemption, base, tokenizer, section.dtype)
     finally:
         judges.close()
+        if critique_reward:
+            critique_reward.close()
         rollouts.close()
 
 
