@@ -67,6 +67,11 @@ def critique_prompt(question: str, response: str) -> str:
     return ASK.format(question=question, response=response.strip())
 
 
+def correction_prompt(question: str, response: str, critique: str) -> str:
+    """Return the user turn that asks for a corrected response; what is true of it only the critique may tell."""
+    return CORRECT.format(question=question, response=response.strip(), critique=critique.strip())
+
+
 def few_shot_prompt(principles: str, examples: Sequence[Example], question: str, response: str) -> str:
     """Return a prompt of principles, worked critiques and the response to criticise, up to where the critique begins.
 
@@ -213,8 +218,7 @@ def correction_row(row: Row, sample: Sample, right: Sample | None) -> Row:
 
     It is judged as the question itself is. Its target is `right`, a right sample to the same question, else the row's.
     """
-    critique = write_critique(row, sample.verdict)
-    prompt = CORRECT.format(question=row.question, response=sample.text.strip(), critique=critique)
+    prompt = correction_prompt(row.question, sample.text, write_critique(row, sample.verdict))
     target = right.text.strip() if right else row.target or row.answer or ""
     return row.model_copy(
         update={

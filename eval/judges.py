@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from data_recipes.row import Row
@@ -33,6 +33,10 @@ class Judged:
     verdict: Verdict
     problem: str | None = None
     """What the verifier did instead of answering: it hung, raised, died or returned something that is no number."""
+    parts: dict[str, float] = field(default_factory=dict)
+    """What the score is made of, by name, where it is made of several."""
+    revision: str | None = None
+    """What a reviser made of the judged critique, where a part is judged by that."""
 
 
 class Judges:

@@ -35,6 +35,7 @@ from pipelines.experiment import (
     RewardModelSection,
     SFTSection,
 )
+from pipelines.rl.sections import CritiqueRewardSection, GRPOSSection, ReviserSection
 from pipelines.sections import LaunchSection, ModelSection
 from pipelines.trl_fields import config_class, json_schema_properties
 
@@ -49,6 +50,9 @@ MODELS = {
     "reward_model": RewardModelSection,
     "grpo": GRPOSection,
     "grpo.oapl": OAPLSection,
+    "grpo.critique_reward": CritiqueRewardSection,
+    "grpo.critique_reward.reviser": ReviserSection,
+    "grpo.grpo_s": GRPOSSection,
     "sft.lora, reward_model.lora, grpo.lora": LoraSection,
     "eval": EvalSection,
     "eval.models.NAME": ModelSection,

@@ -17,6 +17,7 @@ from eval.hardware import Dtype
 from eval.models import check_adapter, check_model_name
 from pipelines import trl_fields
 from pipelines.critique.sections import MultiCritiqueSection
+from pipelines.rl.sections import CritiqueRewardSection, GRPOSSection
 from pipelines.sections import LaunchSection, ModelSection, Section
 from pipelines.trackers import check_tracker_names
 
@@ -150,6 +151,11 @@ class GRPOSection(TrainingSection):
     """Folder of a reward model that judges the rows which name no verifier; absent: the reward_model stage's."""
     oapl: OAPLSection | None = None
     """Use OAPL instead of TRL's losses; ``{}`` takes its defaults."""
+    critique_reward: CritiqueRewardSection | None = None
+    """Reward critiques for more than their verdict: for the place of the first mistake, and for what a frozen reviser
+    makes of them; ``{}`` takes the defaults. Absent: the verdict alone."""
+    grpo_s: GRPOSSection | None = None
+    """Weigh advantages by hardness, task by task (GRPO-S); ``{}`` takes the defaults."""
     reward_scale: dict[str, Annotated[float, Field(gt=0)]] = {}
     """By task, what its rewards are multiplied by. Advantages are normalised within a task, so it only tells under
     TRL's scale_rewards: none, and under OAPL."""
@@ -169,6 +175,8 @@ class GRPOSection(TrainingSection):
         given = [key for key in losses if key in self.trl]
         if self.oapl and given:
             raise ValueError(f"{given[0]} belongs to the losses that oapl takes the place of; leave one of them out")
+        if self.oapl and self.grpo_s:
+            raise ValueError("grpo_s weighs advantages, and oapl has none; leave one of them out")
         return self
 
 
@@ -404,24 +412,33 @@ def _check_tasks(experiment: Experiment, path: Path) -> None:
 
 
 def _check_models(experiment: Experiment, path: Path) -> None:
-    for name in ("grpo", "multicritique"):
-        if reward_model := getattr(getattr(experiment, name), "reward_model", None):
-            try:
-                check_model_name(reward_model)
-            except UserError as error:
-                raise UserError(f"{path}: {name}.reward_model: {error}") from None
-    for section, kind in (("eval", "models"), ("critique", "models"), ("multicritique", "agents")):
-        for name, given in getattr(getattr(experiment, section), kind, {}).items():
-            engine = getattr(given, "engine", None)
-            if engine and engine.type == "openai":
-                continue
-            try:
-                if given.model:
-                    check_model_name(given.model)
-                if given.adapter:
-                    check_adapter(given.adapter, given.model or experiment.model)
-            except UserError as error:
-                raise UserError(f"{path}: {section}.{kind}.{name}: {error}") from None
+    given = {
+        f"{section}.{kind}.{name}": one
+        for section, kind in (("eval", "models"), ("critique", "models"), ("multicritique", "agents"))
+        for name, one in getattr(getattr(experiment, section), kind, {}).items()
+        if getattr(one, "engine", None) is None or one.engine.type != "openai"
+    }
+    for section in ("grpo", "multicritique"):
+        if reward_model := getattr(getattr(experiment, section), "reward_model", None):
+            given[f"{section}.reward_model"] = ModelSection(model=reward_model)
+    grpo = experiment.grpo
+    if grpo and grpo.critique_reward:
+        reviser = grpo.critique_reward.reviser
+        where = "grpo.critique_reward.reviser"
+        if (reviser.engine or experiment.engine).type != "openai":
+            given[where] = ModelSection(model=reviser.model, adapter=reviser.adapter)
+        elif not reviser.model and grpo.critique_reward.revision_weight:
+            raise UserError(f"{path}: {where}.model is missing; name one that the server has")
+    if grpo and grpo.grpo_s:
+        given["grpo.grpo_s.encoder"] = ModelSection(model=grpo.grpo_s.encoder)
+    for where, one in given.items():
+        try:
+            if one.model:
+                check_model_name(one.model)
+            if one.adapter:
+                check_adapter(one.adapter, one.model or experiment.model)
+        except UserError as error:
+            raise UserError(f"{path}: {where}: {error}") from None
 
 
 def _check_benchmarks(experiment: Experiment, path: Path) -> None:

@@ -234,7 +234,7 @@ class _Worker:
         answers.mkdir(exist_ok=True)
         command = [sys.executable, "-m", "pipelines.generation_worker", str(job)]
         with open(answers / "engine.log", "w") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, env=_environment())
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, env=environment_of_one_process())
         self._before = None
         if threading.current_thread() is threading.main_thread():
             self._before = signal.signal(signal.SIGTERM, self._end)
@@ -280,7 +280,7 @@ class _Worker:
             say(f"  {self._answers.name}: {done}/{self._total} answers generated")
 
 
-def _environment() -> dict[str, str]:
+def environment_of_one_process() -> dict[str, str]:
     """Return this process's environment without what makes it one of several, and with the threads of them all."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(OF_A_LAUNCHER) and k not in OF_A_PROCESS}
     if threads := os.environ.get("OMP_NUM_THREADS"):

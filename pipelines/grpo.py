@@ -32,8 +32,10 @@ from eval.reward_models import RewardModel, judge_rows
 from pipelines.checkpoints import agreed_checkpoint, step_of
 from pipelines.experiment import Experiment, GRPOSection
 from pipelines.preemption import SaveOnSigterm
+from pipelines.rl.critique_reward import further_verifiers, open_critique_reward
+from pipelines.rl.hardness import open_hardness
 from pipelines.rl.prompts import PromptOrder, lag
-from pipelines.rl.rollouts import Rollouts
+from pipelines.rl.rollouts import FILE, Rollouts
 from pipelines.rl.trainer import MultiTaskGRPOTrainer
 from pipelines.training import (
     RunFolder,
@@ -143,18 +145,27 @@ def train(experiment: Experiment) -> None:
             " name tasks without verifiers in grpo.tasks"
         )
     reward_model = RewardModel(rewarding, device=str(arguments.device)) if needed else None
+    if section.critique_reward:
+        names |= further_verifiers(rows)
     judges = Judges(names, (os.cpu_count() or 1) // arguments.world_size, section.verifier_timeout)
+    critique_reward = open_critique_reward(experiment, rows, base, judges.judge, folder, arguments.process_index)
+    if critique_reward:
+        critique_reward.remember_run(folder / FILE, rows, begun)
+    judge = partial(judge_rows, judges, reward_model)
+    hardness = open_hardness(section, base, judge, arguments.device)
 
     def start() -> MultiTaskGRPOTrainer:
         return MultiTaskGRPOTrainer(
             model=model,
             args=arguments,
             rows=rows,
-            judge=partial(judge_rows, judges, reward_model),
+            judge=judge,
             rollouts=rollouts,
             order=order,
             rewards_scaled=section.reward_scale,
             oapl=section.oapl,
+            critique_reward=critique_reward,
+            hardness=hardness,
             run_id=run_id,
             train_dataset=Dataset.from_list([{"prompt": row.prompt, "index": i} for i, row in enumerate(rows)]),
             processing_class=tokenizer,
@@ -184,6 +195,8 @@ def train(experiment: Experiment) -> None:
         run_training(trainer, folder, checkpoint, preemption, base, tokenizer, section.dtype)
     finally:
         judges.close()
+        if critique_reward:
+            critique_reward.close()
         rollouts.close()
 
 

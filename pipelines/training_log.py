@@ -11,7 +11,10 @@ import numpy as np
 
 BUCKETS = 200
 BYTES_AT_ONCE = 1 << 21
-REINFORCED = ("reward", "length", "zero_variance", "says_incorrect", "unparsed", "failed", "kl", "entropy")
+REINFORCED = (
+    *("reward", "verdict", "located", "revised", "length", "zero_variance", "says_incorrect", "unparsed", "failed"),
+    *("kl", "entropy", "alpha"),
+)
 """Metrics of GRPO's rollouts, by task."""
 BY_TASK = re.compile(
     rf"(?:loss|accuracy|margin|share|weight|{'|'.join(REINFORCED)}|eval_(?!generated/)[^/]+/(?:loss|accuracy|margin))/(.+)",

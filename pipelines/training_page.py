@@ -32,6 +32,13 @@ POINTS_OF_ALL_PANELS = 6_000
 
 REINFORCED = {
     "reward": ("Reward by task", "What the verifiers or the reward model gave, over the samples that were judged.", {}),
+    "verdict": ("Critiques with the right verdict", "Share of those that could be read.", {"whole": 1.0}),
+    "located": ("Critiques that name the first mistake", "Share, where the place is known.", {"whole": 1.0}),
+    "revised": (
+        "Revisions that pass",
+        "What the question's verifiers gave the frozen reviser's response to the critique.",
+        {"whole": 1.0},
+    ),
     "length": ("Length of completions by task", "Tokens. A length that grows without the reward is a warning.", {}),
     "zero_variance": (
         "Samples that teach nothing",
@@ -51,6 +58,7 @@ REINFORCED = {
     ),
     "kl": ("KL to the reference", "Nats a token (the k3 estimate).", {}),
     "entropy": ("Entropy", "Nats a token.", {}),
+    "alpha": ("Hardness", "GRPO-S: what advantages were multiplied by.", {}),
 }
 """Metric of GRPO's rollouts -> title, explanation, how it is drawn."""
 

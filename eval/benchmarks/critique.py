@@ -4,8 +4,9 @@ from pathlib import Path
 
 from data_recipes.row import Row
 from data_recipes.store import HELDOUT, read_mixture
-from eval.benchmarks import BenchmarkSettings, needed
+from eval.benchmarks import Answered, BenchmarkSettings, Metric, needed
 from eval.critique import is_critique
+from eval.critique_metrics import verdict_metrics
 
 
 class Settings(BenchmarkSettings):
@@ -17,3 +18,8 @@ class Settings(BenchmarkSettings):
 def items(settings: Settings, mixture: Path | None) -> list[Row]:
     """Return the held-out critique rows."""
     return [row for row in read_mixture(needed(mixture, settings.type), HELDOUT) if is_critique(row)]
+
+
+def metrics(settings: Settings, answered: list[Answered]) -> dict[str, Metric]:
+    """Return F1 of the wrong class, and the accuracy by class and by certainty."""
+    return verdict_metrics(answered)

@@ -60,7 +60,7 @@ def data_hardness(distances: Tensor) -> Tensor:
     """Return sigmoid(d_i) / sigmoid(mean d) of GRPO-S (DR-IRL, 2503.18991): harder data gets the larger weight.
 
     Args:
-        distances: (n,) of a prompt's demonstration from the policy's answers, 1 - similarity. The paper's text and its
+        distances: (n,) of a task's demonstrations from the policy's answers, 1 - similarity. The paper's text and its
             formula disagree on which end is hard; ours: unlike answers are.
     """
     return torch.sigmoid(distances) / torch.sigmoid(distances.mean())

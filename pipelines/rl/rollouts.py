@@ -5,7 +5,7 @@ learns from the same completions, with the log-probabilities of the policy that 
 """
 
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from data_recipes.errors import UserError
@@ -39,6 +39,10 @@ class Rollout:
     """Of the tokens, as the engine sampled them; None where it does not say."""
     policy_logprobs: list[float] | None
     """Of the tokens, as the trainer's weights gave them then; None where they were not needed."""
+    parts: dict[str, float] = field(default_factory=dict)
+    """What the reward is made of, by name, where it is made of several."""
+    revision: str | None = None
+    """What the reviser made of the critique, where it was asked."""
 
 
 def numbered(ids: list[str]) -> list[tuple[str, int]]:

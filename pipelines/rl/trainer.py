@@ -18,6 +18,8 @@ from eval.verifiers import Verdict
 from pipelines.checkpoints import PortableCheckpoints, step_of
 from pipelines.experiment import OAPLSection
 from pipelines.rl.advantages import group_advantages, undecided
+from pipelines.rl.critique_reward import PARTS, CritiqueReward
+from pipelines.rl.hardness import Hardness
 from pipelines.rl.oapl import optimal_value, squared_residual
 from pipelines.rl.prompts import PromptOrder
 from pipelines.rl.rollouts import Rollout, Rollouts, numbered
@@ -25,7 +27,10 @@ from pipelines.rl.task_metrics import TaskMetrics
 
 OVER_SEQUENCES = ("grpo", "sapo", "dr_grpo", "luspo")
 """TRL's losses that are a mean over sequences; those left out must not be counted in it."""
-METRICS = ("reward", "length", "advantage", "zero_variance", "entropy", "kl", "unparsed", "failed", "says_incorrect")
+METRICS = (
+    *("reward", "length", "advantage", "zero_variance", "entropy", "kl", "unparsed", "failed", "says_incorrect"),
+    *(*PARTS, "alpha"),
+)
 
 
 class MultiTaskGRPOTrainer(PortableCheckpoints, GRPOTrainer):
@@ -40,6 +45,8 @@ class MultiTaskGRPOTrainer(PortableCheckpoints, GRPOTrainer):
         judge: from (row, completion) pairs to what they are worth.
         rewards_scaled: by task, what its rewards are multiplied by.
         oapl: regress on OAPL's target instead of TRL's losses.
+        critique_reward: what critiques are worth beyond their verdict.
+        hardness: GRPO-S's, which advantages are multiplied by.
     """
 
     def __init__(
@@ -51,6 +58,8 @@ class MultiTaskGRPOTrainer(PortableCheckpoints, GRPOTrainer):
         order: PromptOrder,
         rewards_scaled: dict[str, float],
         oapl: OAPLSection | None,
+        critique_reward: CritiqueReward | None = None,
+        hardness: Hardness | None = None,
         run_id: str = "",
         **kwargs: Any,
     ) -> None:
@@ -59,6 +68,7 @@ class MultiTaskGRPOTrainer(PortableCheckpoints, GRPOTrainer):
         self._micro_batches = self.args.steps_per_generation * self.num_iterations  # between two generations
         self._rows, self._judge, self._rollouts, self._oapl = rows, judge, rollouts, oapl
         self._order, self._scale_of = order, rewards_scaled
+        self._critique_reward, self._hardness = critique_reward, hardness
         tasks = list(dict.fromkeys(row.task for row in rows))
         self._task_numbers = {task: number for number, task in enumerate(tasks)}
         self._by_task = TaskMetrics(tasks, METRICS)
@@ -73,6 +83,11 @@ class MultiTaskGRPOTrainer(PortableCheckpoints, GRPOTrainer):
     def _generation(self) -> int:
         """The number of the present generation, counted from 0."""
         return self._step // self._micro_batches
+
+    @property
+    def _first_step(self) -> int:
+        """The first optimiser step that learns from the present generation, counted from 1."""
+        return self._generation * self._micro_batches // self.args.gradient_accumulation_steps + 1
 
     def _seed(self, purpose: str) -> None:
         key = [self.args.seed, self._generation, self.args.process_index, purpose]
@@ -128,7 +143,7 @@ class MultiTaskGRPOTrainer(PortableCheckpoints, GRPOTrainer):
         return [
             Rollout(
                 generation=self._generation,
-                step=self._generation * self._micro_batches // self.args.gradient_accumulation_steps + 1,
+                step=self._first_step,
                 task=row.task,
                 id=row.id,
                 sample=sample,
@@ -139,6 +154,8 @@ class MultiTaskGRPOTrainer(PortableCheckpoints, GRPOTrainer):
                 tokens=list(tokens),
                 logprobs=None if self._logprobs is None else list(self._logprobs[number]),
                 policy_logprobs=None if policy is None else policy[number, : len(tokens)].tolist(),
+                parts=judged.parts,
+                revision=judged.revision,
             )
             for number, (row, (_, sample), (text, judged), tokens) in enumerate(
                 zip(self._asked, self._places, self._judged, self._tokens, strict=True)
@@ -151,9 +168,17 @@ class MultiTaskGRPOTrainer(PortableCheckpoints, GRPOTrainer):
         """Return the rewards of this process's completions, scaled: the reward function, by the name that is logged."""
         texts = [one if isinstance(one, str) else one[-1]["content"] for one in completions]
         if self._reused is not None and self._own:
-            judged = [Judged(Verdict(one.reward, one.answer), one.problem) for one in self._reused]
+            judged = [
+                Judged(Verdict(one.reward, one.answer), one.problem, one.parts, one.revision) for one in self._reused
+            ]
+            if self._critique_reward:
+                for row, text, one in zip(self._asked, texts, judged, strict=True):
+                    self._critique_reward.remember(row, text, one.revision)
         else:
-            judged = self._judge(list(zip(self._asked, texts, strict=True)))
+            pairs = list(zip(self._asked, texts, strict=True))
+            judged = self._judge(pairs)
+            if self._critique_reward:
+                judged = self._critique_reward(pairs, judged, self._first_step)
         self._judged = list(zip(texts, judged, strict=True))
         scores = [one.verdict.score for one in judged]
         rewards = [
@@ -176,6 +201,12 @@ class MultiTaskGRPOTrainer(PortableCheckpoints, GRPOTrainer):
         here = slice(self.accelerator.process_index * size, (self.accelerator.process_index + 1) * size)
         group = self.num_generations
         advantages = group_advantages(rewards, group, all_tasks, self.scale_rewards)
+        if self._hardness:
+            measured = self._hardness.measure(self._asked, [text for text, _ in self._judged], self._scores)
+            distances, gaps = (self.accelerator.gather(one) for one in measured)
+            alpha = self._hardness.alpha(distances, gaps, all_tasks)
+            self._by_task.add("alpha", task_ids, alpha[here])
+            advantages = advantages * alpha
         kept = ~rewards.isnan()
         of_prompts = rewards.reshape(-1, group)
         teaches = undecided(of_prompts)
@@ -217,6 +248,9 @@ class MultiTaskGRPOTrainer(PortableCheckpoints, GRPOTrainer):
                 for row, (_, one) in zip(self._asked, self._judged, strict=True)
             ]
             self._by_task.add("says_incorrect", task_ids, torch.tensor(said, device=task_ids.device))
+        for part in PARTS:
+            of_part = [one.parts.get(part, nan) for _, one in self._judged]
+            self._by_task.add(part, task_ids, torch.tensor(of_part, device=task_ids.device))
 
     # --- learning -------------------------------------------------------------------------------------------------
 

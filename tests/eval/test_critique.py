@@ -5,6 +5,7 @@ import time
 import pytest
 
 from data_recipes.row import Message, Row
+from eval.benchmarks import Answered, critique
 from eval.critique import (
     Example,
     Sample,
@@ -18,6 +19,7 @@ from eval.critique import (
     critique_row,
     few_shot_prompt,
     is_critique,
+    judging_row,
     lead,
     spread,
     tertiles,
@@ -100,6 +102,27 @@ def test_a_correction_gives_the_critique_and_wants_a_right_answer():
     assert verify(row, row.target).score == verify(row, plain.target).score == 1.0
     assert verify(row, "181").score == 0.0, "judged as the question is"
     assert is_critique(critique_row(SUM, wrong, 0.0, "low")) and not is_critique(row)
+
+
+def test_critiques_of_ones_own_answers_are_measured_by_f1_too():
+    """Three wrong responses and a right one; two faults are found, one is invented."""
+    answered = []
+    for number, (text, said) in enumerate([("181", "incorrect"), ("7", "incorrect"), ("5", ""), ("191", "incorrect")]):
+        row = critique_row(SUM, samples(text)[0], 0.1, "low").model_copy(update={"id": f"critique/{number}"})
+        found = verify(row, f"Judgment: {said}")
+        answered.append(Answered(row, 0, 0, said, "stop", found, found.score or 0.0))
+    metrics = critique.metrics(critique.Settings(type="critique"), answered)
+    assert metrics["F1 (incorrect)"].value == pytest.approx(2 * 2 / (2 * 2 + 1 + 1))
+    assert metrics["accuracy on right responses"].value == 0.0
+
+
+def test_a_revision_is_judged_as_the_question_is():
+    row = judging_row(critique_row(SUM, samples("181")[0], 0.0, "low"))
+    assert (row.question, row.answer, row.verifiers) == ("What is 98 + 93?", "191", ["number"])
+    assert row.meta == SUM.meta and verify(row, "It is 191.").score == 1.0 and verify(row, "It is 181.").score == 0.0
+    told = {"question": "Which?", "gold": "B", "gold_verifiers": "choice, exact"}
+    assert judging_row(row.model_copy(update={"meta": told})).verifiers == ["choice", "exact"]
+    assert judging_row(row.model_copy(update={"meta": {"question": "Which?"}})) is None
 
 
 def test_questions_fall_into_thirds_by_certainty():

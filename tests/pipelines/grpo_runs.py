@@ -62,9 +62,9 @@ TINY = {
 
 @pytest.fixture(scope="module")
 def mixed_with(tmp_path_factory, tiny_model):
-    """A function (verifier, keys of the grpo section) -> (file, run folder with its mixture) for the tiny model.
+    """A function (verifier, more of the recipe, keys of the grpo section) -> (file, run folder with its mixture).
 
-    The tasks are judged by ``judges_of_ours.vowels`` or ``judges_of_ours.moody``.
+    The model is the tiny one; the tasks are judged by ``judges_of_ours.vowels`` or ``judges_of_ours.moody``.
     """
     from pipelines.experiment import load_experiment
     from pipelines.mix import mix
@@ -74,12 +74,12 @@ def mixed_with(tmp_path_factory, tiny_model):
     (own / "judges_of_ours" / "vowels.py").write_text(VOWELS)
     (own / "judges_of_ours" / "moody.py").write_text(MOODY)
 
-    def write(verifier: str, **keys) -> tuple[Path, Path]:
+    def write(verifier: str, more: str = "", **keys) -> tuple[Path, Path]:
         recipe = SMALL_RECIPE.replace("[number]", f"[judges_of_ours.{verifier}]").replace(
             "[sequence]", f"[judges_of_ours.{verifier}]"
         )
         section = f"grpo: {json.dumps({**TINY, **keys})}\n"  # which is YAML
-        file = write_experiment(tmp_path_factory.mktemp("grpo"), section, recipe, tiny_model)
+        file = write_experiment(tmp_path_factory.mktemp("grpo"), section, recipe + more, tiny_model)
         experiment = load_experiment(file)
         mix(experiment)
         return file, experiment.run_dir
