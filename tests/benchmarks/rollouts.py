@@ -1,7 +1,7 @@
 """`python -m tests.benchmarks.rollouts`: GRPO's rollouts through vLLM against TRL's transformers generation, in turn.
 
 SmolLM2-135M, LoRA on all linear layers, 32 prompts x 4 samples x 64 tokens a step, the same prompts on both sides. A
-side's rate is generated tokens over the time of generation and weight sync; its first step is warm-up.
+side's rate is generated tokens over the time of generation and weight sync; of several steps the first is warm-up.
 """
 
 import json
@@ -122,8 +122,9 @@ def main() -> None:
                 if done.returncode:
                     raise SystemExit(done.stderr[-3000:])
                 said = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
-            tokens, seconds = (sum(column) for column in zip(*said["generations"][1:], strict=True))
-            step = said["seconds"] / (STEPS - 1)
+            measured = [one[1:] or one for one in (said["generations"], said["steps"])]
+            tokens, seconds = (sum(column) for column in zip(*measured[0], strict=True))
+            step = statistics.mean(measured[1])
             rates[side].append((tokens / seconds, step))
             print(f"{side}: {tokens / seconds:.1f} tokens/s, {step:.1f} s a step, {tokens} tokens", flush=True)
     rate = {side: statistics.median(one for one, _ in found) for side, found in rates.items()}
@@ -133,15 +134,18 @@ def main() -> None:
 
 
 def run_side(side: str, file: Path) -> None:
-    """Run one side in this process and print what it took after its first step."""
+    """Run one side in this process and print what its generations and its steps took."""
     from transformers import TrainerCallback
     from trl import GRPOTrainer
 
-    made, ends = timed_generation(), []
+    made, starts, steps = timed_generation(), [], []
 
     class Clock(TrainerCallback):
+        def on_step_begin(self, *args, **kwargs):
+            starts.append(time.perf_counter())
+
         def on_step_end(self, *args, **kwargs):
-            ends.append(time.perf_counter())
+            steps.append(time.perf_counter() - starts[-1])
 
     plain = GRPOTrainer.__init__
 
@@ -151,7 +155,7 @@ def run_side(side: str, file: Path) -> None:
 
     GRPOTrainer.__init__ = started
     {"ours": ours, "trl": theirs}[side](file)
-    print(json.dumps({"generations": made, "seconds": ends[-1] - ends[0]}))
+    print(json.dumps({"generations": made, "steps": steps}))
 
 
 if __name__ == "__main__":
