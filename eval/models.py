@@ -1,5 +1,6 @@
 """From the name of a model in an experiment file to a folder or hub id that every library can load."""
 
+import fcntl
 import os
 import re
 import tempfile
@@ -132,6 +133,15 @@ def _convert(name: str) -> Path:
     folder = cache_dir() / "models" / f"{name}-{spec['sha256'][:8]}"
     if (folder / "whetstone.json").exists():
         return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with open(folder.with_name(f".{folder.name}.lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # several processes may want it first
+        if not (folder / "whetstone.json").exists():
+            _convert_into(folder, name, spec)
+    return folder
+
+
+def _convert_into(folder: Path, name: str, spec: dict) -> None:
     source = _packaged_file(spec)
     if sha256(source) != spec["sha256"]:
         raise UserError(
@@ -153,7 +163,6 @@ def _convert(name: str) -> Path:
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
         write_json(temporary / "whetstone.json", {"model": name, "from": _pin(spec), "sha256": spec["sha256"]})
-    return folder
 
 
 def _pin(spec: dict) -> str:

@@ -65,6 +65,7 @@ def test_sequences_know_their_rows_and_tasks(mixture):
     assert np.array_equal(sequences[3], packs(mixture, order, 0, len(order), 512)[3])
 
 
+@pytest.mark.slow
 def test_no_row_sees_another_equal_logits_packed_and_unpacked(mixture, model_folder):
     import torch
     from transformers import AutoModelForCausalLM

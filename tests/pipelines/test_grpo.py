@@ -79,7 +79,7 @@ def regression(groups, beta1: float = 0.2, beta2: float = 0.3) -> torch.Tensor:
     ("keys", "loss_of"),
     [
         ({"loss_type": "dapo"}, over_tokens),
-        ({"loss_type": "grpo"}, over_sequences),
+        pytest.param({"loss_type": "grpo"}, over_sequences, marks=pytest.mark.slow),
         ({"oapl": {"beta1": 0.2, "beta2": 0.3}}, regression),
     ],
     ids=["dapo", "grpo", "oapl"],

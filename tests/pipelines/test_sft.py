@@ -21,6 +21,7 @@ sft:
 """
 
 
+@pytest.mark.slow  # test_strategies does so with every strategy
 def test_two_processes_follow_the_losses_of_one(tiny_mixed):
     file, run_folder = tiny_mixed(SECTIONS)
     one, two = run_folder("one"), run_folder("two")
