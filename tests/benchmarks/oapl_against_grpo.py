@@ -2,8 +2,9 @@
 
 A model of two layers, random weights and a vocabulary of bytes learns to write vowels (the reward is their share of the
 letters): a run takes seconds, and every sample has a reward. 1,920 rollouts and 60 optimiser steps a run. GRPO makes 32
-rollouts a step; OAPL makes 128, learns from them for four steps, and then moves its reference. Both at the same
-learning rate. Shown: the mean reward of each 256 rollouts, and of greedy answers to held-out questions.
+rollouts a step; OAPL makes 128, learns from them for four steps, and then moves its reference. All at the same
+learning rate; OAPL also with betas that fit the spread of these rewards. Shown: the mean reward of each 256 rollouts,
+and of greedy answers to held-out questions.
 """
 
 import os
@@ -27,7 +28,11 @@ SHARED = {
     **{"max_completion_length": 16, "per_device_train_batch_size": 16, "gradient_accumulation_steps": 2},
     **{"save_strategy": "no", "lr_scheduler_type": "constant", "warmup_steps": 0},
 }
-OBJECTIVES = {"grpo": {}, "oapl": {"oapl": {}, "steps_per_generation": 8}}
+OBJECTIVES = {
+    "grpo": {},
+    "oapl": {"oapl": {}, "steps_per_generation": 8},
+    "oapl, betas 0.05": {"oapl": {"beta1": 0.05, "beta2": 0.05}, "steps_per_generation": 8},
+}
 
 
 def tiny_model(folder: Path) -> str:
@@ -62,6 +67,10 @@ def whetstone(folder: Path, *arguments: str) -> None:
         raise SystemExit(done.stdout[-1000:] + done.stderr[-3000:])
 
 
+def _name(objective: str, seed: int) -> str:
+    return f"{objective.replace(', ', '-').replace(' ', '-')}-{RATE:g}-{seed}"
+
+
 def interval(values: list[float]) -> str:
     """Return the mean over seeds and its 95 % half-width."""
     spread = T95 * statistics.stdev(values) / len(values) ** 0.5
@@ -79,7 +88,7 @@ def main() -> None:
     head = {"model": model, "recipe": "recipe.yaml", "engine": {"type": "transformers", "max_model_len": 256}}
     benchmark = {"type": "heldout", "max_tokens": 16, "items_per_task": 50, "bits_per_byte": False}
     evaluation = {"benchmarks": [benchmark], "baselines": {"base": {}}}
-    runs = {f"{objective}-{RATE:g}-{seed}": (objective, seed) for objective in OBJECTIVES for seed in SEEDS}
+    runs = {_name(objective, seed): (objective, seed) for objective in OBJECTIVES for seed in SEEDS}
     for name, (objective, seed) in runs.items():
         file = folder / f"{name}.yaml"
         grpo = {**SHARED, **OBJECTIVES[objective], "learning_rate": RATE}
@@ -93,7 +102,7 @@ def main() -> None:
     for objective in OBJECTIVES:
         curves, heldout = [], []
         for seed in SEEDS:
-            run = folder / f"{objective}-{RATE:g}-{seed}"
+            run = folder / _name(objective, seed)
             rewards = [one["reward"] for one in read_jsonl(run / "grpo" / "rollouts.jsonl")]
             curves.append([statistics.mean(rewards[at : at + GROUP]) for at in range(0, len(rewards), GROUP)])
             for name, found in (("grpo", heldout), ("base", base)):
