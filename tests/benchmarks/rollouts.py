@@ -2,6 +2,7 @@
 
 SmolLM2-135M, LoRA on all linear layers, 32 prompts x 4 samples x 64 tokens a step, the same prompts on both sides. A
 side's rate is generated tokens over the time of generation and weight sync; of several steps the first is warm-up.
+A step takes minutes on two cores: ``STEPS=1 ROUNDS=1`` in the environment makes do with one a side.
 """
 
 import json
@@ -16,7 +17,8 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).parents[2]
-STEPS, PROMPTS, SAMPLES, TOKENS, ROUNDS = 3, 32, 4, 64, 2
+PROMPTS, SAMPLES, TOKENS = 32, 4, 64
+STEPS, ROUNDS = int(os.environ.get("STEPS", "3")), int(os.environ.get("ROUNDS", "2"))
 GRPO = {
     **{"max_steps": STEPS, "num_generations": SAMPLES, "max_completion_length": TOKENS, "save_strategy": "no"},
     **{"per_device_train_batch_size": 16, "gradient_accumulation_steps": PROMPTS * SAMPLES // 16},
