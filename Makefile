@@ -56,6 +56,7 @@ bench-train: setup
 	$(VENV)/bin/python -m tests.benchmarks.sft_throughput
 	$(VENV)/bin/python -m tests.benchmarks.memory
 	$(VENV)/bin/python -m tests.benchmarks.rollouts
+	$(VENV)/bin/python -m tests.benchmarks.oapl_against_grpo
 
 # some 15 GB of scratch space; WHETSTONE_SCRATCH says where
 bench-large: setup
