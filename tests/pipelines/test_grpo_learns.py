@@ -16,7 +16,7 @@ def records(size, seed):
     chance = random.Random(seed)
     for key in range(size):
         a, b = chance.sample(range(10, 100), 2)
-        yield {"key": key, "a": a, "b": b, "larger": max(a, b)}
+        yield {"key": f"{seed}-{key}", "a": a, "b": b, "larger": max(a, b)}
 """
 TASK = """\
   {name}:
