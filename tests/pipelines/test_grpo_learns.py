@@ -38,10 +38,10 @@ RECIPE = "cleaning: {decontaminate: exact, protect: heldout}\ntasks:\n" + "".joi
 )
 GRPO = {
     **{"lora": {"r": 16, "lora_alpha": 32}, "learning_rate": 1e-3, "max_steps": 24, "num_generations": 8},
-    **{"per_device_train_batch_size": 16, "gradient_accumulation_steps": 2, "max_completion_length": 8},
+    **{"per_device_train_batch_size": 16, "gradient_accumulation_steps": 2, "max_completion_length": 24},
     **{"reward_scale": {"second": 100.0}, "save_steps": 12},
 }
-EVAL = {"benchmarks": [{"type": "heldout", "max_tokens": 8, "bits_per_byte": False}], "baselines": {"base": {}}}
+EVAL = {"benchmarks": [{"type": "heldout", "max_tokens": 24, "bits_per_byte": False}], "baselines": {"base": {}}}
 
 
 @pytest.mark.slow
