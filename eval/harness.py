@@ -260,10 +260,10 @@ class _Answers:
         asked_of = {item.row.id: item.asked_of for item in items}
         for other in dict.fromkeys(asked_of[row.id] for row, _, _ in missing):
             part = [one for one in missing if asked_of[one[0].id] == other]
-            whom = self._contestant
+            whom, label = self._contestant, title
             if other is not None:
-                title, whom = f"{title}, {other.model}", replace(whom, model=other.model, adapter=other.adapter)
-            self._generate(benchmark, part, number, self._helpers.engine_for(whom), title)
+                whom, label = replace(whom, model=other.model, adapter=other.adapter), f"{title}, {other.model}"
+            self._generate(benchmark, part, number, self._helpers.engine_for(whom), label)
 
     def _generate(
         self, benchmark: Benchmark, missing: list[tuple[Row, int, Request]], number: int, engine: Engine, title: str
